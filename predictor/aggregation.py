@@ -1,0 +1,51 @@
+"""Bernstein online aggregation: weights of experts from their regrets, without a rate to tune.
+
+**Source:** Wintenberger (2017), *Optimal learning with Bernstein online aggregation*,
+Machine Learning 106, 119-141.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from predictor.types import Array
+
+MEMORY = 0.999
+"""Discount of regrets per tick, so that an expert that was once right can be overtaken."""
+
+ERROR_LIMIT = 10.0
+VARIANCE_FACTOR = 2.2
+
+
+class Aggregation(NamedTuple):
+    """Discounted squared and second-order corrected regrets of the experts, `[k]` each."""
+
+    squared: Array
+    regret: Array
+
+
+def init(experts: int) -> Aggregation:
+    """No evidence: uniform weights."""
+    return Aggregation(jnp.zeros(experts), jnp.zeros(experts))
+
+
+def weights(state: Aggregation) -> Array:
+    """Point of the simplex `[k]`."""
+    squared = jnp.maximum(state.squared, 1e-12)
+    score = -0.5 * jnp.log(squared) + state.regret / jnp.sqrt(squared)
+    exponential = jnp.exp(score - jnp.max(score))
+    return exponential / jnp.sum(exponential)
+
+
+def learn(state: Aggregation, errors: Array, aggregated_error: Array) -> Aggregation:
+    """Fold in the experts' errors `[k]` and that of their aggregate, all target minus
+    forecast in one scale-free unit."""
+    aggregated = jnp.clip(aggregated_error, -ERROR_LIMIT, ERROR_LIMIT)
+    bounded = jnp.clip(errors, -ERROR_LIMIT, ERROR_LIMIT)
+    # Linearised squared loss: 2 (ŷ − y)(ŷ − x_k), written in errors.
+    regret = -2.0 * aggregated * (bounded - aggregated)
+    squared = MEMORY * state.squared + VARIANCE_FACTOR * jnp.square(regret)
+    correction = jnp.square(regret) / jnp.sqrt(jnp.maximum(squared, 1e-12))
+    return Aggregation(squared, MEMORY * state.regret + regret - correction)

@@ -1,0 +1,159 @@
+"""The stateless predictor: arrays in, arrays out, for any number of lanes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from predictor.config import PredictorConfig, structure, tunables
+from predictor.state import LaneState, init_lanes
+from predictor.step import LaneTick
+from predictor.tile import ROUNDS, advance_tile
+from predictor.types import Observation, PredictionResult
+
+Host = np.ndarray[Any, Any]
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(shape: PredictorConfig) -> Any:
+    return jax.jit(functools.partial(advance_tile, shape))
+
+
+class FunctionalPredictor:
+    """`init_states`, `step`, `step_batch` and `scan_batch` over explicit states.
+
+    Every call runs the same compiled loop at the configured tile, padding the lanes, so that
+    one lane or many, a scan or single steps, this library or the worker give the same bits
+    (for one jaxlib, one device kind and one tile). Arithmetic is in 64-bit floats inside the
+    calls; the caller's global JAX settings are not touched.
+
+    **Failure:** `ValueError` naming the field where shapes disagree. No value of a tick
+    raises: what cannot be believed is flagged in the result.
+    """
+
+    def __init__(self, config: PredictorConfig | None = None) -> None:
+        self.config = config or PredictorConfig()
+        self._advance = _compiled(structure(self.config))
+        with jax.enable_x64(True):
+            self._values = tunables(self.config)
+
+    def init_states(self, n: int, asset_ids: Sequence[str] | None = None) -> LaneState:
+        """Fresh states `[n]`, named after their assets where `asset_ids` is given."""
+        with jax.enable_x64(True):
+            return init_lanes(self.config, n, asset_ids)
+
+    def step(self, state: LaneState, obs: Observation) -> tuple[LaneState, PredictionResult]:
+        """One tick of one lane: a state without lane axis, an observation of scalars."""
+        lane = jax.tree.map(lambda leaf: leaf[None], state)
+        row = jax.tree.map(lambda leaf: np.asarray(leaf)[None], obs)
+        states, result = self.step_batch(lane, row)
+        with jax.enable_x64(True):
+            state = jax.tree.map(lambda leaf: leaf[0], states)
+        return state, jax.tree.map(lambda leaf: leaf[0], result)
+
+    def step_batch(
+        self, states: LaneState, obs: Observation
+    ) -> tuple[LaneState, PredictionResult]:
+        """One tick per lane: observation arrays `[n]`, results `[n, ...]`."""
+        rows = jax.tree.map(lambda leaf: np.asarray(leaf)[None], obs)
+        states, results = self.scan_batch(states, rows)
+        return states, jax.tree.map(lambda leaf: leaf[0], results)
+
+    def scan_batch(
+        self, states: LaneState, obs: Observation
+    ) -> tuple[LaneState, PredictionResult]:
+        """Ticks in order: observation arrays `[T, n]`, results `[T, n, ...]` on the host."""
+        ticks = _complete(obs, int(states.accepted.shape[0]))
+        rows, lanes = ticks.magnitude.shape
+        tile = self.config.tile
+        pieces: list[LaneState] = []
+        results: PredictionResult | None = None
+        with jax.enable_x64(True):
+            for start in range(0, lanes, tile):
+                stop = min(start + tile, lanes)
+                part = _pad_states(states, start, stop, self.config)
+                for first in range(0, rows, ROUNDS):
+                    last = min(first + ROUNDS, rows)
+                    block = _block(ticks, first, last, start, stop, tile)
+                    part, result = self._advance(
+                        self._values, part, block, jnp.int32(last - first)
+                    )
+                    results = _store(results, result, (rows, lanes), first, last, start, stop)
+                pieces.append(jax.tree.map(lambda leaf, n=stop - start: leaf[:n], part))
+            if results is None:
+                raise ValueError("magnitude: the observation has no rows or no lanes")
+            after = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *pieces)
+        return after, results
+
+
+def _complete(obs: Observation, lanes: int) -> LaneTick:
+    """Host arrays `[T, n]` with every optional field filled in."""
+    magnitude = np.asarray(obs.magnitude, np.float64)
+    if magnitude.ndim != 2 or magnitude.shape[1] != lanes:
+        raise ValueError(
+            f"magnitude: expected {lanes} lanes as in the states, got shape {magnitude.shape}"
+        )
+
+    def field(name: str, values: Any, dtype: type, default: Host) -> Host:
+        array = default if values is None else np.asarray(values, dtype)
+        if array.shape != magnitude.shape:
+            raise ValueError(
+                f"{name}: expected shape {magnitude.shape} as magnitude, got {array.shape}"
+            )
+        return array
+
+    missing = np.full(magnitude.shape, np.nan)
+    timestamp = field("timestamp_ns", obs.timestamp_ns, np.int64, missing)
+    return LaneTick(
+        magnitude=magnitude,
+        timestamp_ns=timestamp,
+        now_ns=field("now_ns", obs.now_ns, np.int64, timestamp),
+        dispersion_proxy=field("dispersion_proxy", obs.dispersion_proxy, np.float64, missing),
+        reference=field("reference", obs.reference, np.float64, missing),
+        present=field("present", obs.present, np.bool_, np.ones(magnitude.shape, np.bool_)),
+    )
+
+
+def _pad_states(states: LaneState, start: int, stop: int, config: PredictorConfig) -> LaneState:
+    part = jax.tree.map(lambda leaf: leaf[start:stop], states)
+    spare = config.tile - (stop - start)
+    if spare == 0:
+        return part
+    fresh = init_lanes(config, spare)
+    padded: LaneState = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), part, fresh)
+    return padded
+
+
+def _block(ticks: LaneTick, first: int, last: int, start: int, stop: int, tile: int) -> LaneTick:
+    """Rows `first:last` of lanes `start:stop`, padded to `[ROUNDS, tile]` with absence."""
+
+    def padded(leaf: Host) -> Host:
+        block = np.zeros((ROUNDS, tile), leaf.dtype)
+        block[: last - first, : stop - start] = leaf[first:last, start:stop]
+        return block
+
+    return LaneTick(*(padded(leaf) for leaf in ticks))
+
+
+def _store(
+    results: PredictionResult | None,
+    block: PredictionResult,
+    shape: tuple[int, int],
+    first: int,
+    last: int,
+    start: int,
+    stop: int,
+) -> PredictionResult:
+    """Copy a block of results to its place, allocating all of them at the first."""
+    if results is None:
+        results = jax.tree.map(
+            lambda leaf: np.empty((*shape, *leaf.shape[2:]), leaf.dtype), block
+        )
+    for kept, leaf in zip(results, block, strict=True):
+        kept[first:last, start:stop] = np.asarray(leaf)[: last - first, : stop - start]
+    return results

@@ -1,0 +1,208 @@
+r"""Weights of the kernels: a Jordan–Kinderlehrer–Otto step towards an evidence-based target.
+
+Each kernel's forecast is first shrunk towards persistence by Bernstein online aggregation,
+so that persistence is within reach of the mixture. The target ρ̂ is the evidence-weighted
+mean of a softmax of discounted squared errors and of a second aggregation; then
+ρ ← ρ + τ (ρ̂ − ρ), with τ from the volatility over its long-run level. The entropic
+transport between the two weightings is solved for its free energy.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from predictor import aggregation, transport
+from predictor.config import WARM_UP_TICKS, PredictorConfig
+from predictor.types import KERNELS, Array
+
+EVIDENCE_TICKS = 200.0
+RESET_SHARE = 0.05
+ENTROPY_WINDOW_LIMITS = (10.0, 500.0)
+DOMAIN_LENGTH_SQUARED = 20.0
+
+
+class FusionState(NamedTuple):
+    """`weights` ρ `[4]`; per kernel the aggregation against persistence; the aggregation of
+    the shrunk kernels; discounted squared errors of kernels `[4]` and of the two targets
+    `[2]` with their total discount; the Sinkhorn scaling; the ticks learned."""
+
+    weights: Array
+    shrinkage: aggregation.Aggregation
+    experts: aggregation.Aggregation
+    kernel_errors: Array
+    target_errors: Array
+    discount: Array
+    scaling: Array
+    learned: Array
+
+
+class Forecasts(NamedTuple):
+    """What was said about the next value, kept until it arrives.
+
+    `mean` is the published forecast, `kernels` the shrunk kernels `[4]`, `raw` the kernels
+    before shrinkage `[4]`, `persistence` the value at that tick, `unit` the typical increment.
+    """
+
+    mean: Array
+    kernels: Array
+    raw: Array
+    persistence: Array
+    unit: Array
+
+
+class FusionInfo(NamedTuple):
+    """What the fusion did at one tick; NaN before it is warm."""
+
+    step_size: Array
+    window: Array
+    epsilon: Array
+    result: transport.TransportResult
+    cost: Array
+
+
+def init() -> FusionState:
+    """Uniform weights, no evidence."""
+    return FusionState(
+        weights=jnp.full(KERNELS, 1.0 / KERNELS),
+        shrinkage=jax.vmap(lambda _: aggregation.init(2))(jnp.arange(KERNELS)),
+        experts=aggregation.init(KERNELS),
+        kernel_errors=jnp.zeros(KERNELS),
+        target_errors=jnp.zeros(2),
+        discount=jnp.zeros(()),
+        scaling=jnp.ones(KERNELS),
+        learned=jnp.zeros((), jnp.int64),
+    )
+
+
+def no_forecasts() -> Forecasts:
+    """Before the first tick."""
+    zero = jnp.zeros(())
+    return Forecasts(zero, jnp.zeros(KERNELS), jnp.zeros(KERNELS), zero, zero)
+
+
+def shrink(state: FusionState, raw: Array, persistence: Array) -> Array:
+    """Kernel forecasts `[4]` moved towards persistence by their record against it."""
+    shares = jax.vmap(aggregation.weights)(state.shrinkage)
+    return persistence + shares[:, 0] * (raw - persistence)
+
+
+def _softmax(errors: Array, discount: Array) -> Array:
+    ticks = jnp.minimum(discount, EVIDENCE_TICKS)
+    mean = (errors + 1e-12) / jnp.maximum(discount, 1.0)
+    exponential = jnp.exp(-0.5 * ticks * jnp.log(mean / jnp.min(mean)))
+    return exponential / jnp.sum(exponential)
+
+
+def _targets(state: FusionState) -> tuple[Array, Array]:
+    """Softmax and aggregation targets, `[2, 4]`, and the share of each, `[2]`."""
+    targets = jnp.stack(
+        [_softmax(state.kernel_errors, state.discount), aggregation.weights(state.experts)]
+    )
+    return targets, _softmax(state.target_errors, state.discount)
+
+
+def score(
+    config: PredictorConfig, state: FusionState, said: Forecasts, target: Array
+) -> FusionState:
+    """Fold in what the stored forecasts should have been."""
+    unit = jnp.where(said.unit > 0.0, said.unit, 1.0)
+    limit = aggregation.ERROR_LIMIT
+    errors = jnp.clip((target - said.kernels) / unit, -limit, limit)
+    raw_errors = jnp.clip((target - said.raw) / unit, -limit, limit)
+    persistence_error = jnp.clip((target - said.persistence) / unit, -limit, limit)
+    pairs = jnp.stack([raw_errors, jnp.full(KERNELS, persistence_error)], axis=1)
+    shrinkage = jax.vmap(aggregation.learn)(state.shrinkage, pairs, errors)
+    targets, _ = _targets(state)
+    blended = jnp.sum(targets * errors[None, :], axis=1)
+    memory = config.fusion.evidence_memory
+    return state._replace(
+        shrinkage=shrinkage,
+        experts=aggregation.learn(state.experts, errors, blended[1]),
+        kernel_errors=memory * state.kernel_errors + jnp.square(errors),
+        target_errors=memory * state.target_errors + jnp.square(blended),
+        discount=memory * state.discount + 1.0,
+        learned=state.learned + 1,
+    )
+
+
+def _relative_volatility(variance: Array, long_variance: Array) -> Array:
+    known = long_variance > 0.0
+    return jnp.where(known, variance / jnp.where(known, long_variance, 1.0), 1.0)
+
+
+def move(
+    config: PredictorConfig,
+    state: FusionState,
+    said: Forecasts,
+    variance: Array,
+    long_variance: Array,
+    robust: Array,
+) -> tuple[FusionState, FusionInfo]:
+    """One JKO step of the weights and the transport between old and new ones.
+
+    **Arguments:** `variance` and `long_variance` are the EWMA error variances (unit of y
+    squared); `robust` selects the Huber cost.
+    """
+    rules = config.fusion
+    ratio = _relative_volatility(variance, long_variance)
+    step_size = jnp.clip(
+        rules.learning_rate_volatility * ratio,
+        rules.learning_rate_minimum,
+        rules.learning_rate_maximum,
+    )
+    step_size = jnp.maximum(step_size, 1.0 / (state.learned + 1.0))
+    targets, shares = _targets(state)
+    target = jnp.sum(targets * shares[:, None], axis=0)
+    moved = jnp.maximum(state.weights + step_size * (target - state.weights), 0.0)
+    moved = moved / jnp.sum(moved)
+    epsilon = jnp.maximum(
+        rules.sinkhorn_epsilon_min,
+        rules.sinkhorn_epsilon_0 * (1.0 + rules.sinkhorn_alpha * jnp.sqrt(ratio)),
+    )
+    cost = transport.kernel_cost(said.kernels, jnp.sqrt(variance), robust, rules.huber_delta)
+    result = transport.sinkhorn(
+        cost, state.weights, moved, epsilon, state.scaling, rules.sinkhorn_iterations
+    )
+    window = jnp.clip(5.0 * DOMAIN_LENGTH_SQUARED / jnp.maximum(ratio, 1e-6),
+                      *ENTROPY_WINDOW_LIMITS)
+    info = FusionInfo(step_size, window, epsilon, result, cost)
+    return state._replace(weights=moved, scaling=result.scaling), info
+
+
+def reset(config: PredictorConfig, state: FusionState) -> FusionState:
+    """What a regime alarm does to the weights."""
+    uniform = jnp.full(KERNELS, 1.0 / KERNELS)
+    if config.fusion.entropy_reset == "uniform":
+        return state._replace(weights=uniform)
+    softened = (1.0 - RESET_SHARE * KERNELS) * state.weights + RESET_SHARE
+    # Half the evidence goes, so that what holds now outweighs what held before the shift.
+    return state._replace(
+        weights=softened,
+        kernel_errors=0.5 * state.kernel_errors,
+        target_errors=0.5 * state.target_errors,
+        discount=0.5 * state.discount,
+    )
+
+
+def weights_in_use(weights: Array, frozen: Array, forced: Array) -> Array:
+    """The weights of this tick's forecast: the stored ones, without the signature on a frozen
+    signal, the signature alone in an emergency of regularity."""
+    others = jnp.asarray([1.0, 1.0, 1.0, 0.0])
+    masked = weights * others
+    total = jnp.sum(masked)
+    masked = jnp.where(total > 0.0, masked / jnp.where(total > 0.0, total, 1.0), others / 3.0)
+    alone = jnp.asarray([0.0, 0.0, 0.0, 1.0])
+    return jnp.where(frozen, masked, jnp.where(forced, alone, weights))
+
+
+def kernel_sigma(state: FusionState, unit: Array) -> Array:
+    """Predictive standard deviation of each kernel `[4]`, unit of y."""
+    return unit * jnp.sqrt(state.kernel_errors / jnp.maximum(state.discount, 1.0))
+
+
+def is_warm(accepted: Array) -> Array:
+    """Whether weights are moved yet."""
+    return accepted >= WARM_UP_TICKS

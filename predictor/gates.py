@@ -1,0 +1,304 @@
+"""Which ticks are believed: order, domain, frozen signal, staleness, sampling rate.
+
+All gates run inside the compiled step, lane by lane, so that the batched path has every one
+of them. They read the tick, its clock and the lane's own state, nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from predictor.config import WARM_UP_TICKS, Ingestion, PredictorConfig
+from predictor.selection import choose
+from predictor.types import Array
+
+LEARNED_INTERVALS = 8
+"""Intervals seen before a gap can be called long."""
+
+
+class GateState(NamedTuple):
+    """What the gates remember of one lane.
+
+    Times in nanoseconds, values in the unit of the series. `answered_*` is the last tick
+    that got a forecast, believed or not; `accepted_timestamp` the last believed one.
+    """
+
+    answered_timestamp: Array
+    answered_magnitude: Array
+    accepted_timestamp: Array
+    last_value: Array
+    location: Array
+    variance: Array
+    rejected: Array
+    rejected_value: Array
+    interval_log_median: Array
+    intervals: Array
+    run: Array
+    run_when_frozen: Array
+    repeats: Array
+    repeats_repeated: Array
+    transitions: Array
+    squared_change: Array
+    frozen: Array
+    moving: Array
+    stale: Array
+    under_sampled: Array
+    degraded: Array
+    clean: Array
+
+
+class Verdict(NamedTuple):
+    """What the gates say about one tick.
+
+    `refused`: late or a duplicate, nothing happens. `rejected`: answered, not believed.
+    `rebase`: an agreeing tick after rejected ones; the level has shifted by itself.
+    The others are states after this tick; `entered_*` and `left_*` are their edges.
+    """
+
+    refused: Array
+    rejected: Array
+    rebase: Array
+    frozen: Array
+    entered_frozen: Array
+    left_frozen: Array
+    entered_stale: Array
+    under_sampled: Array
+    entered_under_sampled: Array
+    degraded: Array
+    left_degraded: Array
+
+
+def init() -> GateState:
+    """State before the first tick."""
+    zero, count, no = jnp.zeros(()), jnp.zeros((), jnp.int64), jnp.asarray(False)
+    return GateState(
+        answered_timestamp=count,
+        answered_magnitude=zero,
+        accepted_timestamp=count,
+        last_value=zero,
+        location=zero,
+        variance=zero,
+        rejected=count,
+        rejected_value=zero,
+        interval_log_median=zero,
+        intervals=count,
+        run=count,
+        run_when_frozen=count,
+        repeats=zero,
+        repeats_repeated=zero,
+        transitions=zero,
+        squared_change=zero,
+        frozen=no,
+        moving=count,
+        stale=no,
+        under_sampled=no,
+        degraded=no,
+        clean=count,
+    )
+
+
+def _same(a: Array, b: Array) -> Array:
+    return (a == b) | (jnp.isnan(a) & jnp.isnan(b))
+
+
+def _out_of_order(state: GateState, accepted: Array, answered: Array, y: Array, t: Array) -> Array:
+    late = (accepted > 0) & (t < state.accepted_timestamp)
+    repeated = (t == state.answered_timestamp) & _same(y, state.answered_magnitude)
+    return late | ((answered > 0) & repeated)
+
+
+def _domain(
+    config: Ingestion, state: GateState, accepted: Array, y: Array
+) -> tuple[Array, Array]:
+    """Whether `y` is rejected, and whether it confirms a shift that was rejected before."""
+    finite = jnp.isfinite(y)
+    limit = config.sigma_bound * jnp.sqrt(state.variance)
+    # A series that never moved has no spread to measure a distance with.
+    judged = (accepted >= WARM_UP_TICKS) & (limit > 1e-9 * jnp.abs(state.location))
+    outlying = judged & (jnp.abs(y - state.location) > limit)
+    # Where the spread is tiny against the jump, agreement is measured against the jump.
+    agreement = jnp.maximum(limit, 0.5 * jnp.abs(state.rejected_value - state.location))
+    pending = (state.rejected >= config.outlier_readmit_steps) & jnp.isfinite(state.rejected_value)
+    confirmed = outlying & pending & (jnp.abs(y - state.rejected_value) <= agreement)
+    return ~finite | (outlying & ~confirmed), finite & confirmed
+
+
+class _Repetition(NamedTuple):
+    run: Array
+    run_when_frozen: Array
+    repeats: Array
+    repeats_repeated: Array
+    transitions: Array
+    squared_change: Array
+    frozen: Array
+    moving: Array
+
+
+def _repetition(config: Ingestion, state: GateState, accepted: Array, y: Array) -> _Repetition:
+    """Follow runs of equal values and decide whether this one is a frozen feed.
+
+    A run becomes evidence when it ends, and only up to the length at which it was called
+    frozen: a feed that hangs must not teach that hanging is normal.
+    """
+    repeated = (accepted > 0) & (y == state.last_value)
+    run = jnp.where(repeated, state.run + 1, 1)
+    ended = (accepted > 0) & ~repeated
+    learned_run = jnp.where(state.frozen, state.run_when_frozen, state.run).astype(jnp.float64)
+    repeats = state.repeats + jnp.where(ended, learned_run - 1.0, 0.0)
+    again = state.repeats_repeated + jnp.where(ended, jnp.maximum(learned_run - 2.0, 0.0), 0.0)
+    transitions = state.transitions + jnp.where(ended, learned_run, 0.0)
+    marginal = (repeats + 0.5) / (transitions + 1.0)
+    probability = (again + marginal) / (repeats + 1.0)
+    improbable = run.astype(jnp.float64) * jnp.log(probability) < jnp.log(
+        config.frozen_signal_probability
+    )
+    freezes = (
+        (accepted >= WARM_UP_TICKS) & (run >= config.frozen_signal_min_steps) & improbable
+    )
+    change = jnp.square(y - state.last_value)
+    moves = change > config.frozen_signal_recovery_ratio * state.squared_change
+    moving = jnp.where(state.frozen, jnp.where(moves, state.moving + 1, 0), 0)
+    released = state.frozen & (moving >= config.frozen_signal_recovery_steps)
+    frozen = (state.frozen & ~released) | (~state.frozen & freezes)
+    rate = jnp.maximum(config.location_memory, 1.0 / jnp.maximum(accepted, 1))
+    learned_change = state.squared_change + rate * (change - state.squared_change)
+    # The average belongs to the time before the freeze: repeats inside a run say nothing
+    # about how the signal moves when it lives.
+    keep = state.frozen | repeated | (accepted == 0)
+    return _Repetition(
+        run=run,
+        run_when_frozen=jnp.where(~state.frozen & frozen, run, state.run_when_frozen),
+        repeats=repeats,
+        repeats_repeated=again,
+        transitions=transitions,
+        squared_change=jnp.where(keep, state.squared_change, learned_change),
+        frozen=frozen,
+        moving=jnp.where(released, 0, moving),
+    )
+
+
+class _Cadence(NamedTuple):
+    interval_log_median: Array
+    intervals: Array
+    stale: Array
+    under_sampled: Array
+    recovered: Array
+
+
+def _cadence(config: Ingestion, state: GateState, accepted: Array, t: Array, now: Array) -> _Cadence:
+    """Compare the gap since the last believed tick with the learned median interval."""
+    gap = (t - state.accepted_timestamp).astype(jnp.float64)
+    seen = (accepted > 0) & (gap > 0)
+    log_gap = jnp.log(jnp.maximum(gap, 1.0))
+    # Robbins–Monro for the median of the log interval; its first value is the first gap.
+    step = jnp.maximum(0.05, 1.0 / (state.intervals + 1.0))
+    towards = state.interval_log_median + step * jnp.sign(log_gap - state.interval_log_median)
+    moved = jnp.where(state.intervals == 0, log_gap, towards)
+    if config.time_gates == "off":
+        no = jnp.asarray(False)
+        stale, under_sampled, recovered = no, no, jnp.asarray(True)
+    elif config.time_gates == "absolute":
+        age = jnp.maximum((now - t).astype(jnp.float64), jnp.where(accepted > 0, gap, 0.0))
+        stale = age > config.staleness_ttl_ns
+        under_sampled = (accepted > 0) & (gap > config.besov_nyquist_interval_ns)
+        recovered = age < config.inference_recovery_hysteresis * config.staleness_ttl_ns
+    else:
+        known = seen & (state.intervals >= LEARNED_INTERVALS)
+        median = jnp.exp(state.interval_log_median)
+        stale = known & (gap > config.staleness_intervals * median)
+        under_sampled = known & (gap > config.nyquist_intervals * median)
+        limit = config.inference_recovery_hysteresis * config.staleness_intervals * median
+        recovered = ~known | (gap < limit)
+    return _Cadence(
+        interval_log_median=jnp.where(seen, moved, state.interval_log_median),
+        intervals=state.intervals + seen,
+        stale=stale,
+        under_sampled=under_sampled,
+        recovered=recovered,
+    )
+
+
+def apply(
+    config: PredictorConfig,
+    state: GateState,
+    accepted: Array,
+    answered: Array,
+    y: Array,
+    t: Array,
+    now: Array,
+) -> tuple[GateState, Verdict]:
+    """Judge one tick.
+
+    **Arguments:** `accepted` and `answered` count earlier ticks; `y` is the magnitude, `t`
+    its event time and `now` the clock, both in nanoseconds.
+
+    **Returns:** the state after the tick (unchanged where it is refused) and the verdict.
+    """
+    rules = config.ingestion
+    refused = _out_of_order(state, accepted, answered, y, t)
+    rejected, rebase = _domain(rules, state, accepted, y)
+    value = jnp.where(rejected, state.last_value, y)
+    repetition = _repetition(rules, state, accepted, value)
+    cadence = _cadence(rules, state, accepted, t, now)
+
+    rate = jnp.maximum(rules.location_memory, 1.0 / (accepted + 1.0))
+    deviation = value - state.location
+    location = jnp.where(rebase, value, state.location + rate * deviation)
+    spread = jnp.where(rebase, value - state.rejected_value, deviation)
+    variance = (1.0 - rate) * (state.variance + rate * jnp.square(spread))
+    variance = jnp.where(accepted == 0, 0.0, variance)
+
+    believed = GateState(
+        answered_timestamp=t,
+        answered_magnitude=y,
+        accepted_timestamp=t,
+        last_value=value,
+        location=location,
+        variance=variance,
+        rejected=jnp.zeros((), jnp.int64),
+        rejected_value=state.rejected_value,
+        interval_log_median=cadence.interval_log_median,
+        intervals=cadence.intervals,
+        run=repetition.run,
+        run_when_frozen=repetition.run_when_frozen,
+        repeats=repetition.repeats,
+        repeats_repeated=repetition.repeats_repeated,
+        transitions=repetition.transitions,
+        squared_change=repetition.squared_change,
+        frozen=repetition.frozen,
+        moving=repetition.moving,
+        stale=cadence.stale,
+        under_sampled=cadence.under_sampled,
+        degraded=state.degraded,
+        clean=state.clean,
+    )
+    disbelieved = state._replace(
+        answered_timestamp=t,
+        answered_magnitude=y,
+        rejected=state.rejected + 1,
+        rejected_value=y,
+    )
+    after = choose(rejected, disbelieved, believed)
+
+    bad = rejected | after.stale | after.frozen
+    cleanly = ~bad & cadence.recovered
+    clean = jnp.where(state.degraded & cleanly, state.clean + 1, 0)
+    recovered = state.degraded & (clean >= rules.degraded_recovery_min_steps)
+    degraded = bad | (state.degraded & ~recovered)
+    after = after._replace(degraded=degraded, clean=jnp.where(degraded, clean, 0))
+    verdict = Verdict(
+        refused=refused,
+        rejected=rejected,
+        rebase=rebase,
+        frozen=after.frozen,
+        entered_frozen=after.frozen & ~state.frozen,
+        left_frozen=state.frozen & ~after.frozen,
+        entered_stale=after.stale & ~state.stale,
+        under_sampled=after.under_sampled,
+        entered_under_sampled=after.under_sampled & ~state.under_sampled,
+        degraded=degraded,
+        left_degraded=state.degraded & ~degraded,
+    )
+    return choose(refused, state, after), verdict

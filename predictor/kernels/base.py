@@ -1,0 +1,58 @@
+"""What a kernel is: one file with a state, `init` and `step`.
+
+A kernel forecasts the next increment of the series in units of the typical increment. It
+learns from the data alone, holds its own coefficients and the features behind its last
+forecast, and contains persistence (an increment of zero) as the special case it starts from.
+
+To add or replace a kernel, write one module with a `Kernel` value and list it in
+`predictor/kernels/__init__.py`; state, snapshots, step and records follow from that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from predictor.config import PredictorConfig
+from predictor.types import Array
+
+
+class KernelTick(NamedTuple):
+    """What a kernel sees of one lane at one tick.
+
+    - `levels`: `[WINDOW]`, past values, newest first, centred and in units of the spread.
+    - `increments`: `[WINDOW - 1]`, past increments, newest first, in units of the typical
+      increment.
+    - `target`: realised increment since the previous forecast, in the unit that was in force
+      when that forecast was made.
+    - `learn`: whether `target` may be learned from; False on the first ticks, on rejected
+      and on frozen ones.
+    - `count`: ticks accepted so far.
+    """
+
+    levels: Array
+    increments: Array
+    target: Array
+    learn: Array
+    count: Array
+
+
+class KernelForecast(NamedTuple):
+    """Expected next increment in units of the typical increment, and whether to trust it."""
+
+    increment: Array
+    ready: Array
+
+
+class Kernel(NamedTuple):
+    """The two verbs of a kernel, both for a single lane; the step batches them.
+
+    - `init(config) -> state`
+    - `step(config, state, tick) -> (state, KernelForecast)`: first learn from `tick.target`
+      what the stored features should have said, then forecast. Where `tick.learn` is False
+      coefficients do not move.
+    """
+
+    name: str
+    init: Callable[[PredictorConfig], Any]
+    step: Callable[[PredictorConfig, Any, KernelTick], tuple[Any, KernelForecast]]

@@ -1,0 +1,113 @@
+"""Shift of the mean: a generalised likelihood ratio on prewhitened innovations.
+
+The series about the mean since the last shift is prewhitened by an autoregression of order
+two. For each k up to the window, the mean of the last k innovations is compared with the
+mean of those before; the largest ratio is tested.
+
+**Source:** Willsky and Jones (1976), *A generalized likelihood ratio approach to the
+detection and estimation of jumps in linear systems*; Romano et al. (2023), *Fast online
+changepoint detection via functional pruning CUSUM statistics*.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from predictor import recursive_least_squares as rls
+from predictor.config import PredictorConfig
+from predictor.types import Array
+
+ORDER = 2
+CLIP = 3.5
+MEMORY = 0.998
+VARIANCE_MEMORY = 0.03
+MEAN_TICKS = 400.0
+SETTLING_TICKS = 30
+MINIMUM_BEFORE = 20.0
+
+
+class ShiftState(NamedTuple):
+    """`mean` (unit of y) and `length` since the last shift; the prewhitening regression;
+    `variance` of its innovations; `innovations`, standardised and clipped, newest first;
+    `total` of them since the last shift, and `count`."""
+
+    seen: Array
+    mean: Array
+    length: Array
+    regression: rls.Regression
+    variance: Array
+    innovations: Array
+    total: Array
+    count: Array
+
+
+def init(config: PredictorConfig) -> ShiftState:
+    """State before the first tick."""
+    zero = jnp.zeros(())
+    return ShiftState(
+        seen=jnp.zeros((), jnp.int64),
+        mean=zero,
+        length=zero,
+        regression=rls.init(jnp.full(ORDER, 20.0)),
+        variance=zero,
+        innovations=jnp.zeros(config.monitoring.shift_window),
+        total=zero,
+        count=zero,
+    )
+
+
+def detect(config: PredictorConfig, state: ShiftState, window: Array) -> tuple[ShiftState, Array]:
+    """Fold in the newest of `window` (values, newest first) and say whether the mean shifted."""
+    size = config.monitoring.shift_window
+    y = window[0]
+    first = state.seen == 0
+    mean = jnp.where(first, y, state.mean)
+    variance = jnp.maximum(state.variance, 1e-300)
+    unit = jnp.sqrt(variance)
+    lags = jnp.clip((window[1 : 1 + ORDER] - mean) / unit, -1e3, 1e3)
+    target = jnp.clip((y - mean) / unit, -1e3, 1e3)
+    error = target - rls.predict(state.regression, lags)
+    innovation = jnp.clip(error, -CLIP, CLIP)
+    innovations = jnp.concatenate([innovation[None], state.innovations[:-1]])
+    total = state.total + innovation
+    count = state.count + 1.0
+    lengths = jnp.arange(1, size + 1, dtype=jnp.float64)
+    after_sum = jnp.cumsum(innovations)
+    before = count - lengths
+    known = jnp.maximum(before, 1.0)
+    difference = after_sum / lengths - (total - after_sum) / known
+    ratio = jnp.where(
+        before >= MINIMUM_BEFORE, jnp.square(difference) / (1.0 / lengths + 1.0 / known), 0.0
+    )
+    best = jnp.argmax(ratio)
+    settled = state.seen >= SETTLING_TICKS
+    shifted = settled & (ratio[best] > config.monitoring.shift_threshold)
+
+    since = lengths <= lengths[best]
+    new_mean = jnp.sum(jnp.where(since, window[:size], 0.0)) / lengths[best]
+    length = jnp.where(shifted, lengths[best], jnp.minimum(state.length + 1.0, MEAN_TICKS))
+    followed = mean + (y - mean) / jnp.maximum(length, 1.0)
+    bounded_target = rls.predict(state.regression, lags) + innovation
+    learned = rls.learn(state.regression, lags, bounded_target, jnp.asarray(MEMORY))
+    started = state.seen >= ORDER + 1
+    rate = jnp.maximum(VARIANCE_MEMORY, 1.0 / (state.seen + 1.0))
+    raw = jnp.square(y - mean - rls.predict(state.regression, lags) * unit)
+    bounded_square = jnp.where(settled, jnp.minimum(raw, 16.0 * variance), raw)
+    scaled = state.variance + rate * (bounded_square - state.variance)
+    regression = rls.Regression(
+        jnp.where(started, learned.coefficients, state.regression.coefficients),
+        jnp.where(started, learned.covariance, state.regression.covariance),
+    )
+    state = ShiftState(
+        seen=state.seen + 1,
+        mean=jnp.where(shifted, new_mean, followed),
+        length=length,
+        regression=regression,
+        variance=jnp.where(first, 0.0, scaled),
+        innovations=innovations,
+        total=jnp.where(shifted, after_sum[best], total),
+        count=jnp.where(shifted, lengths[best], count),
+    )
+    return state, shifted

@@ -1,0 +1,288 @@
+"""One step of one lane, in causal order.
+
+Gates judge the tick; the stored forecasts are scored against it; monitors, weights and
+intervals learn; then the kernels see the new value, and their mixture with its interval is
+what is published and stored for the next tick. Nothing here reads a neighbour, a clock or a
+random number, so the batch is `vmap` of this function and equals it to the last bit.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from predictor import fusion, gates, interval, monitors, regularity, shift
+from predictor.config import PredictorConfig
+from predictor.kernels import KERNEL_MODULES
+from predictor.kernels.base import KernelTick
+from predictor.selection import choose
+from predictor.state import LaneState
+from predictor.types import Array, Events, Mode, OperatingMode, PredictionResult
+
+NORMALISATION_MEMORY = 0.002
+"""Slowest rate at which center, spread and unit follow the series, per tick."""
+
+INCREMENT_LIMIT = 20.0
+"""Bound on a kernel's forecast increment, in typical increments."""
+
+LEVEL_LIMIT = 50.0
+
+MAGNITUDE_LIMIT = 1e140
+"""Larger values have no square in float64; the domain gate treats them as not finite."""
+
+
+class LaneTick(NamedTuple):
+    """One lane's tick with nothing absent: NaN stands for a missing optional value."""
+
+    magnitude: Array
+    timestamp_ns: Array
+    now_ns: Array
+    dispersion_proxy: Array
+    reference: Array
+    present: Array
+
+
+def _advance_window(state: LaneState, value: Array, rebase: Array) -> LaneState:
+    """Push `value`; on a re-based level the past moves with it, so that the jump is no
+    increment."""
+    jump = jnp.where(rebase, value - state.window[0], 0.0)
+    past = jnp.where(state.accepted == 0, value, state.window + jump)
+    center = jnp.where(state.accepted == 0, value, state.center + jump)
+    return state._replace(window=jnp.concatenate([value[None], past[:-1]]), center=center)
+
+
+def _learn_normalisation(state: LaneState) -> LaneState:
+    """Follow mean, variance and increment size with the newest value of the window."""
+    ticks = (state.accepted + 1).astype(jnp.float64)
+    rate = jnp.maximum(NORMALISATION_MEMORY, 1.0 / ticks)
+    deviation = state.window[0] - state.center
+    spread = (1.0 - rate) * (state.spread_variance + rate * jnp.square(deviation))
+    unit_rate = jnp.maximum(NORMALISATION_MEMORY, 1.0 / jnp.maximum(ticks - 1.0, 1.0))
+    increment = jnp.square(state.window[0] - state.window[1])
+    return state._replace(
+        center=state.center + rate * deviation,
+        spread_variance=spread,
+        unit_variance=state.unit_variance + unit_rate * (increment - state.unit_variance),
+    )
+
+
+def _divide(values: Array, unit: Array, limit: float) -> Array:
+    """`values / unit`, bounded, and zero where the series never moved."""
+    moves = unit > 0.0
+    return jnp.where(moves, jnp.clip(values / jnp.where(moves, unit, 1.0), -limit, limit), 0.0)
+
+
+def _forecast_kernels(
+    config: PredictorConfig, state: LaneState, target: Array, learn: Array
+) -> tuple[LaneState, Array]:
+    """Let every kernel learn the realised value and forecast the next: raw means `[4]`."""
+    unit = jnp.sqrt(state.unit_variance)
+    tick = KernelTick(
+        levels=_divide(state.window - state.center, jnp.sqrt(state.spread_variance), LEVEL_LIMIT),
+        increments=_divide(state.window[:-1] - state.window[1:], unit, LEVEL_LIMIT),
+        target=_divide(target - state.said.persistence, state.said.unit, LEVEL_LIMIT),
+        learn=learn,
+        count=state.accepted,
+    )
+    states, means = [], []
+    for kernel, kernel_state in zip(KERNEL_MODULES, state.kernels, strict=True):
+        after, forecast = kernel.step(config, kernel_state, tick)
+        sound = jnp.isfinite(forecast.increment)
+        states.append(choose(sound, after, kernel.init(config)))
+        increment = jnp.clip(forecast.increment, -INCREMENT_LIMIT, INCREMENT_LIMIT)
+        usable = sound & forecast.ready
+        means.append(state.window[0] + unit * jnp.where(usable, increment, 0.0))
+    return state._replace(kernels=tuple(states)), jnp.stack(means)
+
+
+def _mixture(weights: Array, kernels: Array) -> Array:
+    """Σ weights × kernels with every product rounded, so that a reader of the record gets the
+    same bits from plain arithmetic: no fused multiply-add across the barrier."""
+    products = jax.lax.optimization_barrier(weights * kernels)
+    total = products[0]
+    for product in products[1:]:
+        total = total + product
+    return total
+
+
+def _as_bits(**flags: Array) -> Array:
+    total = jnp.zeros((), jnp.int32)
+    for name, flag in flags.items():
+        total = total | jnp.where(flag, jnp.int32(Events[name.upper()]), jnp.int32(0))
+    return total
+
+
+def step_lane(
+    config: PredictorConfig, state: LaneState, tick: LaneTick
+) -> tuple[LaneState, PredictionResult]:
+    """Fold one tick into one lane.
+
+    **Arguments:** `config` with traced tunables (`predictor.config.bind`); `state` after all
+    earlier ticks; `tick`, whose `present` is False where the lane has none.
+
+    **Returns:** the state after the tick and the forecast of the next one. Where the lane has
+    no tick or the order gate refuses it, the state is returned unchanged and the result is
+    not `answered`.
+    """
+    magnitude = jnp.where(jnp.abs(tick.magnitude) > MAGNITUDE_LIMIT, jnp.inf, tick.magnitude)
+    gate_state, verdict = gates.apply(
+        config,
+        state.gates,
+        state.accepted,
+        state.answered,
+        magnitude,
+        tick.timestamp_ns,
+        tick.now_ns,
+    )
+    first = state.accepted == 0
+    unborn = verdict.rejected & first
+    value = jnp.where(verdict.rejected, state.said.mean, magnitude)
+    reference_given = jnp.isfinite(tick.reference) & ~verdict.rejected
+    target = jnp.where(reference_given, tick.reference, value)
+    learn = ~first & ~verdict.rejected & ~verdict.rebase & ~verdict.frozen
+    accepted = state.accepted + jnp.where(verdict.rejected, 0, 1)
+    warm = fusion.is_warm(accepted)
+
+    error = target - state.said.mean
+    scored_monitors, reading = monitors.score(config, state.monitors, error)
+    monitored = choose(learn, scored_monitors, state.monitors)
+    cusum_alarm = learn & reading.cusum_alarm
+    scored_fusion = fusion.score(config, state.fusion, state.said, target)
+    fused = choose(learn & warm, scored_fusion, state.fusion)
+    scored_interval = interval.score(config, state.interval, error)
+    intervals = choose(learn, scored_interval, state.interval)
+
+    moved = _advance_window(state, value, verdict.rebase)
+    normalised = _learn_normalisation(moved)
+    held = verdict.rejected | verdict.frozen
+    moved = choose(held, moved, normalised)
+    moved = moved._replace(accepted=accepted)
+
+    shift_after, shifted = shift.detect(config, state.shift, moved.window)
+    shift_state = choose(held, state.shift, shift_after)
+    shift_alarm = learn & shifted & (state.monitors.grace == 0) & warm
+    regime = cusum_alarm | shift_alarm
+    grace = jnp.where(
+        regime, jnp.asarray(config.monitoring.grace_period_steps, jnp.int64), monitored.grace
+    )
+    monitored = monitored._replace(
+        grace=grace,
+        upward=jnp.where(regime, 0.0, monitored.upward),
+        downward=jnp.where(regime, 0.0, monitored.downward),
+    )
+
+    rough = regularity.follow(
+        config,
+        state.regularity,
+        moved.window,
+        accepted,
+        verdict.rejected | verdict.frozen | verdict.under_sampled,
+    )
+
+    stepped_fusion, fusion_info = fusion.move(
+        config, fused, state.said, monitored.variance, monitored.long_variance, rough.robust
+    )
+    adapts = learn & warm & ~verdict.degraded
+    fused = choose(adapts, stepped_fusion, fused)
+    fused = choose(regime, fusion.reset(config, fused), fused)
+
+    moved, raw = _forecast_kernels(config, moved, target, learn)
+    shrunk = fusion.shrink(fused, raw, value)
+    kernels = jnp.where(jnp.isfinite(shrunk), shrunk, value)
+    weights = fusion.weights_in_use(fused.weights, verdict.frozen, rough.emergency)
+    mean = _mixture(weights, kernels)
+    intervals, lower, upper = interval.bounds(config, intervals, mean, tick.dispersion_proxy)
+    said = fusion.Forecasts(mean, kernels, raw, value, jnp.sqrt(moved.unit_variance))
+
+    emergency = verdict.rejected | rough.emergency
+    troubled = verdict.degraded | emergency
+    after = moved._replace(
+        answered=state.answered + 1,
+        gates=gate_state,
+        fusion=fused,
+        monitors=monitored,
+        shift=shift_state,
+        interval=intervals,
+        regularity=rough,
+        said=said,
+        troubled=troubled,
+    )
+    nothing_believed = state._replace(
+        answered=state.answered + 1, gates=gate_state, troubled=jnp.asarray(True)
+    )
+    after = choose(unborn, nothing_believed, after)
+    answered = tick.present & ~verdict.refused
+    after = choose(answered, after, state)
+
+    blank = jnp.where(answered & ~unborn, 0.0, jnp.nan)
+    computed = jnp.where(adapts & answered, 0.0, jnp.nan)
+    events = _as_bits(
+        outlier_rejected=verdict.rejected,
+        rebased=verdict.rebase,
+        frozen_signal=verdict.entered_frozen,
+        frozen_signal_recovered=verdict.left_frozen,
+        staleness=verdict.entered_stale,
+        frequency_warning=verdict.entered_under_sampled,
+        regime_changed=regime,
+        emergency=rough.emergency & ~state.regularity.emergency,
+        normal_operation_restored=state.troubled & ~troubled,
+        warmed_up=warm & ~fusion.is_warm(state.accepted),
+    )
+    refused = jnp.int32(Events.OUT_OF_ORDER)
+    events = jnp.where(
+        tick.present, jnp.where(verdict.refused, refused, events), jnp.int32(0)
+    )
+    result = PredictionResult(
+        answered=answered,
+        sequence=after.accepted,
+        answered_ticks=after.answered,
+        reference_prediction=mean + blank,
+        confidence_lower=lower + blank,
+        confidence_upper=upper + blank,
+        location=gate_state.location + blank,
+        scale=jnp.sqrt(gate_state.variance) + blank,
+        operating_mode=jnp.where(
+            emergency,
+            jnp.int32(OperatingMode.DIAGNOSTIC),
+            jnp.where(
+                verdict.degraded | ~warm,
+                jnp.int32(OperatingMode.CALIBRATION),
+                jnp.int32(OperatingMode.INFERENCE),
+            ),
+        ),
+        mode=jnp.where(
+            emergency,
+            jnp.int32(Mode.EMERGENCY),
+            jnp.where(rough.robust, jnp.int32(Mode.ROBUST), jnp.int32(Mode.STANDARD)),
+        ),
+        weights=jnp.where(answered, weights, jnp.nan),
+        kernel_predictions=kernels + blank,
+        holder_exponent=rough.exponent + blank,
+        kurtosis=jnp.where(learn, reading.kurtosis, jnp.nan) + blank,
+        dgm_entropy=jnp.asarray(jnp.nan),
+        cusum_drift=jnp.where(learn, reading.drift, 0.0) + blank,
+        adaptive_threshold=jnp.where(learn, reading.threshold, 0.0) + blank,
+        distance_to_collapse=jnp.where(learn, reading.threshold - reading.drift, 0.0) + blank,
+        free_energy=fusion_info.result.free_energy + computed,
+        sinkhorn_converged=fusion_info.result.converged,
+        sinkhorn_epsilon=fusion_info.epsilon + computed,
+        degraded_inference_mode=answered & verdict.degraded,
+        emergency_mode=answered & emergency,
+        regime_change_detected=answered & regime,
+        mode_collapse_warning=jnp.asarray(False),
+        outlier_rejected=answered & verdict.rejected,
+        signature_depth=jnp.asarray(config.signature.signature_depth, jnp.int32),
+        cusum_alarm=answered & cusum_alarm,
+        shift_alarm=answered & shift_alarm,
+        events=events,
+        kernel_sigma=fusion.kernel_sigma(fused, said.unit) + blank,
+        volatility=jnp.sqrt(monitored.variance) + blank,
+        jko_step_size=fusion_info.step_size + computed,
+        entropy_window=fusion_info.window + computed,
+        sinkhorn_iterations=fusion_info.result.iterations,
+        sinkhorn_marginal_error=fusion_info.result.marginal_error + computed,
+        transport_cost=fusion_info.cost + computed,
+    )
+    return after, result

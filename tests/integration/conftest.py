@@ -1,0 +1,88 @@
+"""Brokers and the schema registry for integration tests.
+
+A test that takes `broker` runs twice, against the embedded broker and against a real Apache Kafka;
+`real_broker` and `embedded_broker` ask for one of them. Where Java or Maven is missing the real
+services are skipped with the reason, or fail with it when `USP_REQUIRE_KAFKA=1`.
+"""
+
+import hashlib
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+from live_services import Broker, EmbeddedBroker, RealBroker, ServiceMissing, session_daemon
+
+RUN = uuid.uuid4().hex[:8]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a real service after the fixtures they take."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if "real_broker" in fixtures or parameters.get("broker") == "real":
+            item.add_marker("real_kafka")
+        if "registry_url" in fixtures:
+            item.add_marker("real_registry")
+
+
+@pytest.fixture(scope="session", params=["embedded", "real"])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """A running Kafka broker: once the embedded one, once a real Apache Kafka."""
+    return request.getfixturevalue(f"{request.param}_broker")
+
+
+@pytest.fixture(scope="session")
+def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The project's own broker in a process of its own."""
+    with EmbeddedBroker.running(tmp_path_factory.mktemp("embedded-broker")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def real_broker(service_report) -> Iterator[Broker]:
+    """A real Apache Kafka. A test that kills it starts it again before it ends."""
+    try:
+        with session_daemon("kafka") as (script, address):
+            broker = RealBroker(script, address)
+            service_report.started("real_kafka", broker.version)
+            yield broker
+    except ServiceMissing as reason:
+        service_report.missing("real_kafka", str(reason))
+        skip_or_fail(f"real Apache Kafka not run: {reason}")
+
+
+@pytest.fixture(scope="session")
+def registry_url(service_report) -> Iterator[str]:
+    """The client URL of a real schema registry. Subjects of all tests of the run share it."""
+    try:
+        with session_daemon("registry") as (_script, address):
+            service_report.started("real_registry")
+            yield address
+    except ServiceMissing as reason:
+        service_report.missing("real_registry", str(reason))
+        skip_or_fail(f"real schema registry not run: {reason}")
+
+
+def skip_or_fail(reason: str) -> None:
+    """Skip the test, or fail it where the run is meant to be complete."""
+    if os.environ.get("USP_REQUIRE_KAFKA") == "1":
+        pytest.fail(f"{reason} (and USP_REQUIRE_KAFKA=1)", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def unique_name(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """Make names of topics, groups and transactional ids that no other test or run uses.
+
+    Within one test the same prefix gives the same name.
+    """
+    test = re.sub(r"\W+", "-", request.node.name)[:60].strip("-")
+    digest = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:8]
+
+    def name(prefix: str) -> str:
+        return f"{prefix}.{test}.{digest}.{RUN}"
+
+    return name

@@ -56,6 +56,15 @@ class ResultColumns:
     def __len__(self) -> int:
         return int(self._table.shape[0])
 
+    @classmethod
+    def merged(cls, pieces: Sequence[tuple[Host, ResultColumns]], count: int) -> ResultColumns:
+        """One batch of `count` ticks from parts that hold the ticks at given positions."""
+        first = pieces[0][1]
+        table = np.empty((count, first._table.shape[1]))
+        for positions, piece in pieces:
+            table[positions] = piece._table
+        return cls(table, first._layout)
+
     def __getattr__(self, name: str) -> Host:
         try:
             start, stop, dtype, shape = self._layout[name]

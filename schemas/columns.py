@@ -133,13 +133,20 @@ def _numbers(primitive: _Primitive) -> Converter:
     def convert(column: Any, count: int) -> pa.Array:
         values = np.asarray(column)
         if values.ndim == 0:
-            # Through Arrow, because NumPy would narrow a number without a word.
-            scalar = pa.scalar(values.item(), primitive.arrow).as_py()
-            values = np.full(count, scalar, primitive.numpy)
+            values = _repeated(values, count, primitive)
         array = pa.array(values, from_pandas=False)
         return array if values.dtype == primitive.numpy else array.cast(primitive.arrow)
 
     return convert
+
+
+def _repeated(value: np.ndarray[Any, Any], count: int, primitive: _Primitive) -> Any:
+    """One number `count` times; through Arrow, since NumPy would narrow it without a word."""
+    wanted = primitive.numpy
+    assert wanted is not None
+    if value.dtype.kind not in {"f": "fiu", "i": "iu", "b": "b"}[wanted.kind]:
+        raise TypeError(f"{value.dtype} where {wanted} is wanted")
+    return np.full(count, pa.scalar(value.item(), primitive.arrow).as_py(), wanted)
 
 
 def _symbols(symbols: list[str]) -> Converter:

@@ -25,8 +25,9 @@ from schemas.ticks import (
 from schemas.wire import confluent_header, read_header, schema_id_of, single_object_header
 from schemas.writers import Writer, WriterTable
 
-# The broker's default limit for a record; what arrives larger was let through on purpose.
-MAXIMUM_VALUE_BYTES = 1024 * 1024
+# A tick of the bundled schema with its three strings at their bound takes 12 KiB. The rest is for
+# fields of other schemas, which are scanned at about 2 MB a second in the worst case.
+MAXIMUM_VALUE_BYTES = 64 * 1024
 # Generous for labels and identifiers; each is copied to the prediction, the snapshot and the key.
 MAXIMUM_STRING_BYTES = 4096
 
@@ -86,6 +87,13 @@ class TickDecoder:
         detail = f"the registry has no schema {schema_id}"
         fault = Fault(DeadLetterReason.UNKNOWN_SCHEMA_ID, detail)
         self._writers.refuse(confluent_header(schema_id), fault)
+
+    def forget_unknown(self) -> None:
+        """Take back every `add_unknown`, so that the registry is asked again: it may have learnt.
+
+        What was dead-lettered so far stays so.
+        """
+        self._writers.forget(DeadLetterReason.UNKNOWN_SCHEMA_ID)
 
     def decode(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> DecodedTicks:
         """Decode a batch: values and keys of the same `n` records, in order.

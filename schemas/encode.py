@@ -30,7 +30,7 @@ class RecordEncoder:
 
     def __init__(self, name: RecordName, framing: Framing) -> None:
         self._name: RecordName = name
-        self._header = framing.header(name)
+        self.header = framing.header(name)
         fields = {field["name"]: field["type"] for field in load_schema(name)["fields"]}
         self._table = ColumnTable(name, fields)
 
@@ -50,7 +50,7 @@ class RecordEncoder:
         payloads = _write_batch(self._name, batch)
         if payloads is None or len(payloads) != count:
             payloads = [_write(self._name, record) for record in batch.to_pylist()]
-        header = self._header
+        header = self.header
         return [header + payload for payload in payloads]
 
     def encode_record(self, record: Mapping[str, Any]) -> bytes:
@@ -58,7 +58,7 @@ class RecordEncoder:
 
         **Failure:** ValueError for missing or unknown fields and for values outside their type.
         """
-        return self._header + _write(self._name, record)
+        return self.header + _write(self._name, record)
 
 
 class PredictionEncoder(RecordEncoder):

@@ -64,15 +64,18 @@ def lint(text: str) -> SafeSchema:
     except (ValueError, RecursionError):
         raise _rejected("the text is not JSON, or is nested too deeply") from None
     _check_json(declared)
-    if not isinstance(declared, dict) or declared.get("type") not in ("record", "error"):
+    if not isinstance(declared, dict) or declared.get("type") != "record":
         raise _rejected("the schema is not a record")
     names: dict[str, Any] = {}
     plain: Any
     try:
         plain = fastavro.parse_schema(without_logical_types(declared), names)
+        _Expansion(names).measure(plain, depth=1)
+        _check_fields(declared)
+    except Malformed:
+        raise
     except Exception as error:  # the parser's errors on odd input have no common class
         raise _rejected(f"the parser refuses it ({type(error).__name__})") from None
-    _Expansion(names).measure(plain, depth=1)
     return SafeSchema(declared, plain, names)
 
 
@@ -93,6 +96,12 @@ def _check_json(data: Any) -> None:
             pending.extend((value, depth + 1) for value in node.values())
         elif isinstance(node, list):
             pending.extend((value, depth + 1) for value in node)
+
+
+def _check_fields(record: dict[str, Any]) -> None:
+    names = [field["name"] for field in record["fields"]]
+    if len(set(names)) < len(names):
+        raise _rejected("a record has two fields of one name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +171,7 @@ class _Expansion:
                 raise _rejected(f"a fixed is not between 0 and {MAXIMUM_FIXED_BYTES} bytes")
             size = _Size(schema["size"], 1, 1)
         elif kind in ("record", "error"):
+            _check_fields(schema)
             parts = [self.measure(field["type"], depth + 1) for field in schema["fields"]]
             size = self._container(parts, sum(part.width for part in parts))
         else:

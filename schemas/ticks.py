@@ -155,9 +155,13 @@ def _accounts_for(batch: pa.RecordBatch, size: int, max_string_bytes: int) -> bo
     mean that every payload was consumed to its last byte.
     """
     asset_id, _, timestamp_ns, dispersion_proxy, state_tag, reference, request_id = batch.columns
+    times = timestamp_ns.to_numpy()
+    if times.min() < -_TEN_BYTES_FROM or times.max() >= _TEN_BYTES_FROM:
+        # Of a tenth byte the decoder keeps one bit and drops six without a word.
+        return False
     unions = 4 * len(batch)
     doubles = 2 * len(batch) - dispersion_proxy.null_count + len(batch) - reference.null_count
-    needed = unions + 8 * doubles + _varint_bytes(timestamp_ns.to_numpy())
+    needed = unions + 8 * doubles + _varint_bytes(times)
     for column in (asset_id, state_tag, request_id):
         if column.null_count == len(column):
             continue
@@ -174,6 +178,8 @@ def _accounts_for(batch: pa.RecordBatch, size: int, max_string_bytes: int) -> bo
 
 # A number n takes one byte more from each of these on, as does -n - 1: zig-zag, seven bits a byte.
 _VARINT_STEPS = np.array([1 << (7 * k - 1) for k in range(1, 10)], np.int64)
+
+_TEN_BYTES_FROM = 1 << 62  # in nanoseconds the year 2116
 
 
 def _varint_bytes(numbers: NDArray[np.integer[Any]]) -> int:

@@ -67,6 +67,11 @@ class WriterTable:
         except Malformed as error:
             self.refuse(header, error.fault)
             return error.fault
+        except Exception as error:  # no schema of a stranger may end the worker
+            detail = f"it cannot be used ({type(error).__name__})"
+            fault = Fault(DeadLetterReason.SCHEMA_REJECTED, detail)
+            self.refuse(header, fault)
+            return fault
         self._refusals.pop(header, None)
         self._writers[header] = writer
         return None
@@ -76,3 +81,8 @@ class WriterTable:
         self._refusals[header] = fault
         if len(self._refusals) > _MAXIMUM_REFUSALS:
             del self._refusals[next(iter(self._refusals))]
+
+    def forget(self, reason: DeadLetterReason) -> None:
+        """Drop the refusals for one reason; their headers count as undeclared again."""
+        kept = {header: fault for header, fault in self._refusals.items() if fault.reason != reason}
+        self._refusals = kept

@@ -32,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -223,7 +223,9 @@ class Daemon:
                 os.close(handle)
 
 
-def poll(condition, deadline_seconds: float, interval_seconds: float = 0.05) -> bool:
+def poll(
+    condition: Callable[[], object], deadline_seconds: float, interval_seconds: float = 0.05
+) -> bool:
     """Ask until `condition()` holds; return False when the deadline passes first."""
     deadline = time.monotonic() + deadline_seconds
     while not condition():

@@ -1,6 +1,7 @@
 """What every test run shares: which tests used a real service, and the lines that say so."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -68,9 +69,12 @@ class Counting:
         self._report.count(report)
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+) -> Iterator[None]:
+    """Close the report with the services, after the list of failures and skips."""
+    yield
     for line in config.stash[REPORT].lines():
         terminalreporter.write_line(line)
 

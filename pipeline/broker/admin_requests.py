@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from .groups import LARGEST_METADATA_BYTES
+from .groups import LARGEST_METADATA_LENGTH
 from .node import CLUSTER_ID, NODE_ID, Node
-from .protocol import APIS, Api, ErrorCode, Request, Response
+from .protocol import APIS, UNKNOWN_OPERATIONS, Api, ErrorCode, Request, Response
 from .topics import DEFAULT_CONFIG, LARGEST_PARTITION_COUNT, Topic, is_valid_setting
 from .transactions import LARGEST_TIMEOUT_SECONDS
 
 _TOPIC_RESOURCE, _BROKER_RESOURCE = 2, 4
 _SET_ON_TOPIC, _STATIC, _DEFAULT = 1, 4, 5  # sources of a setting
-_UNKNOWN_OPERATIONS = -(2**31)
 _SET, _DELETE = 0, 1  # incremental operations; appending to lists is not supported
 
 
@@ -50,7 +49,7 @@ def metadata(node: Node, request: Request) -> Response:
         response.int32(NODE_ID)  # controller
     response.array(wanted, lambda name: _describe_topic(node, request, response, name, may_create))
     if request.version >= 8:
-        response.int32(_UNKNOWN_OPERATIONS)
+        response.int32(UNKNOWN_OPERATIONS)
     return response.tags()
 
 
@@ -85,7 +84,7 @@ def _describe_topic(
 
     response.array(range(len(topic.partitions)) if topic else [], describe_partition)
     if request.version >= 8:
-        response.int32(_UNKNOWN_OPERATIONS)
+        response.int32(UNKNOWN_OPERATIONS)
     response.tags()
 
 
@@ -209,7 +208,7 @@ def _broker_settings(node: Node) -> dict[str, str]:
         "auto.create.topics.enable": str(bool(node.auto_create_partitions)).lower(),
         "message.max.bytes": DEFAULT_CONFIG["max.message.bytes"],
         "num.partitions": str(node.auto_create_partitions or 1),
-        "offset.metadata.max.bytes": str(LARGEST_METADATA_BYTES),
+        "offset.metadata.max.bytes": str(LARGEST_METADATA_LENGTH),
         "transaction.max.timeout.ms": str(int(LARGEST_TIMEOUT_SECONDS * 1000)),
     }
 

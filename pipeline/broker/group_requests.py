@@ -6,7 +6,7 @@ import asyncio
 from typing import TypeVar
 
 from .groups import (
-    LARGEST_METADATA_BYTES,
+    LARGEST_METADATA_LENGTH,
     CommittedOffset,
     Group,
     GroupState,
@@ -18,7 +18,7 @@ from .groups import (
     SyncReply,
 )
 from .node import NODE_ID, Node
-from .protocol import ErrorCode, Request, Response
+from .protocol import UNKNOWN_OPERATIONS, ErrorCode, Request, Response
 
 T = TypeVar("T")
 OffsetsByTopic = list[tuple[str, list[tuple[int, CommittedOffset]]]]
@@ -171,7 +171,7 @@ def refuse_offsets(
             own = error
             if not own and node.topics.log(name, partition) is None:
                 own = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            if not own and len(committed.metadata.encode()) > LARGEST_METADATA_BYTES:
+            if not own and len(committed.metadata) > LARGEST_METADATA_LENGTH:
                 own = ErrorCode.OFFSET_METADATA_TOO_LARGE
             if not own:
                 accepted[name, partition] = committed
@@ -261,7 +261,7 @@ def describe_groups(node: Node, request: Request) -> Response:
         response.string(group.protocol if group else "")
         response.array(group.members.values() if group else [], describe_member)
         if request.version >= 3:
-            response.int32(_UNKNOWN_OPERATIONS)
+            response.int32(UNKNOWN_OPERATIONS)
         response.tags()
 
     def describe_member(member: Member) -> None:
@@ -272,9 +272,6 @@ def describe_groups(node: Node, request: Request) -> Response:
         response.data([member.request.protocols[0][1]]).data([member.assignment]).tags()
 
     return response.array(group_ids, describe).tags()
-
-
-_UNKNOWN_OPERATIONS = -(2**31)  # authorised operations were not asked for, or are not known
 
 
 def list_groups(node: Node, request: Request) -> Response:

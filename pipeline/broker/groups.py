@@ -26,8 +26,8 @@ from typing import NamedTuple
 from .protocol import ErrorCode
 
 LARGEST_SESSION_SECONDS = 1800.0
-LARGEST_METADATA_BYTES = 4096
-"""Kafka's `group.max.session.timeout.ms` and `offset.metadata.max.bytes`."""
+LARGEST_METADATA_LENGTH = 4096
+"""Kafka's `group.max.session.timeout.ms` and `offset.metadata.max.bytes`; it counts characters."""
 
 Partition = tuple[str, int]
 

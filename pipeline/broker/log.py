@@ -274,8 +274,9 @@ class PartitionLog:
 
         Inside a batch that cannot be decompressed here the answer is the batch's first offset.
         """
+        end = self.end_offset(read_committed)
         for batch in self._batches:
-            if batch.base_offset >= self.end_offset(read_committed):
+            if batch.base_offset >= end:
                 break
             if batch.max_timestamp < timestamp or batch.is_control:
                 continue

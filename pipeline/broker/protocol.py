@@ -15,6 +15,9 @@ from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
+UNKNOWN_OPERATIONS = -(2**31)
+"""Stands for the list of authorised operations where that is not known; nothing is here."""
+
 _INT8 = struct.Struct(">b")
 _INT16 = struct.Struct(">h")
 _INT32 = struct.Struct(">i")

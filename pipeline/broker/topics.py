@@ -84,8 +84,8 @@ class Topic:
     def retention(self) -> tuple[int, int]:
         """Milliseconds and bytes to keep, -1 for no limit.
 
-        Only limits that were set on the topic hold. Kafka's default week would at once remove
-        historical records from a log without segments; Kafka itself keeps its active segment.
+        Only limits that were set on the topic hold. Kafka also applies its default of a week, and
+        so soon deletes records with old timestamps; here a replay of old data keeps working.
         """
         if "delete" not in self.setting("cleanup.policy"):
             return -1, -1

@@ -5,6 +5,7 @@ A test that takes `broker` runs twice, against the embedded broker and against a
 services are skipped with the reason, or fail with it when `USP_REQUIRE_KAFKA=1`.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -12,7 +13,14 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
-from live_services import Broker, EmbeddedBroker, RealBroker, ServiceMissing, session_daemon
+from live_services import (
+    Broker,
+    EmbeddedBroker,
+    RealBroker,
+    ServiceFailed,
+    ServiceMissing,
+    session_daemon,
+)
 
 RUN = uuid.uuid4().hex[:8]
 
@@ -44,33 +52,44 @@ def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker
 @pytest.fixture(scope="session")
 def real_broker(service_report) -> Iterator[Broker]:
     """A real Apache Kafka. A test that kills it starts it again before it ends."""
-    try:
-        with session_daemon("kafka") as (script, address):
-            broker = RealBroker(script, address)
-            service_report.started("real_kafka", broker.version)
-            yield broker
-    except ServiceMissing as reason:
-        service_report.missing("real_kafka", str(reason))
-        skip_or_fail(f"real Apache Kafka not run: {reason}")
+    with (
+        noting_absence(service_report, "real_kafka", "real Apache Kafka"),
+        session_daemon("kafka") as (script, address),
+    ):
+        broker = RealBroker(script, address)
+        service_report.started("real_kafka", broker.version)
+        yield broker
 
 
 @pytest.fixture(scope="session")
 def registry_url(service_report) -> Iterator[str]:
     """The client URL of a real schema registry. Subjects of all tests of the run share it."""
+    with (
+        noting_absence(service_report, "real_registry", "real schema registry"),
+        session_daemon("registry") as (_script, address),
+    ):
+        service_report.started("real_registry")
+        yield address
+
+
+@contextlib.contextmanager
+def noting_absence(service_report, marker: str, title: str) -> Iterator[None]:
+    """Report a service that does not start; without Java or Maven its tests are skipped.
+
+    They fail instead where the run is meant to be complete, and when it does not start for any
+    other reason.
+    """
     try:
-        with session_daemon("registry") as (_script, address):
-            service_report.started("real_registry")
-            yield address
-    except ServiceMissing as reason:
-        service_report.missing("real_registry", str(reason))
-        skip_or_fail(f"real schema registry not run: {reason}")
-
-
-def skip_or_fail(reason: str) -> None:
-    """Skip the test, or fail it where the run is meant to be complete."""
-    if os.environ.get("USP_REQUIRE_KAFKA") == "1":
-        pytest.fail(f"{reason} (and USP_REQUIRE_KAFKA=1)", pytrace=False)
-    pytest.skip(reason)
+        yield
+    except ServiceFailed as failure:
+        service_report.missing(marker, str(failure))
+        pytest.fail(f"{title}: {failure}", pytrace=False)
+    except ServiceMissing as absence:
+        service_report.missing(marker, str(absence))
+        reason = f"{title} not run: {absence}"
+        if os.environ.get("USP_REQUIRE_KAFKA") == "1":
+            pytest.fail(f"{reason} (USP_REQUIRE_KAFKA=1)", pytrace=False)
+        pytest.skip(reason)
 
 
 @pytest.fixture

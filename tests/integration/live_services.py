@@ -1,23 +1,26 @@
 """Brokers and the schema registry as processes that a test session starts and ends.
 
-Each session gets daemons of its own, in a state directory that is named after its process, so that
-a test may kill its broker without harming whatever else runs in this checkout, and two sessions can
-run side by side. With `USP_TEST_KAFKA_STATE` (or `USP_TEST_REGISTRY_STATE`) naming the state
-directory of `scripts/kafka` (`scripts/registry`), for example `.cache/kafka`, the session uses the
-daemon of that directory instead; one that ran before stays up.
+Each session gets daemons of its own, in a directory of its own, so that a test may kill its broker
+without harming whatever else runs in this checkout, and two sessions can run side by side. With
+`USP_TEST_KAFKA_STATE` (or `USP_TEST_REGISTRY_STATE`) naming the state directory of `scripts/kafka`
+(or `scripts/registry`), for example `.cache/kafka`, the session uses the daemon of that directory
+instead; one that ran before stays up.
 """
 
+import atexit
 import contextlib
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -50,13 +53,7 @@ class DaemonScript:
             ServiceMissing: Java or Maven is missing.
             ServiceFailed: anything else went wrong.
         """
-        command = [CHECKOUT / "scripts" / self.name, action, "--state", self.state, *options]
-        answer = subprocess.run(
-            [str(word) for word in command],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
+        answer = self._call(action, *options)
         lines = answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"]
         reason = lines[-1].removeprefix(f"scripts/{self.name}: ")
         if answer.returncode == PREFLIGHT_FAILED:
@@ -67,15 +64,18 @@ class DaemonScript:
 
     def status(self) -> dict[str, str]:
         """Return what `status` says about the running daemon; empty when none runs."""
-        command = [CHECKOUT / "scripts" / self.name, "status", "--state", self.state]
-        answer = subprocess.run(
-            [str(word) for word in command],
+        answer = self._call("status")
+        lines = answer.stdout.splitlines() if answer.returncode == 0 else []
+        return dict(line.split(": ", 1) for line in lines)
+
+    def _call(self, action: str, *options: str) -> subprocess.CompletedProcess[str]:
+        script = str(CHECKOUT / "scripts" / self.name)
+        return subprocess.run(
+            [sys.executable, script, action, "--state", str(self.state), *options],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
         )
-        lines = answer.stdout.splitlines() if answer.returncode == 0 else []
-        return dict(line.split(": ", 1) for line in lines)
 
 
 @contextlib.contextmanager
@@ -97,31 +97,40 @@ def session_daemon(name: str) -> Iterator[tuple[DaemonScript, str]]:
                 script.run("stop")
         return
     end_abandoned_sessions()
-    script = DaemonScript(name, SESSIONS / f"{os.getpid()}-{_started(os.getpid())}" / name)
+    script = DaemonScript(name, session_directory() / name)
     try:
         yield script, script.run("start", "--port", "0")
     finally:
         script.run("stop")
         shutil.rmtree(script.state, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            script.state.parent.rmdir()
+
+
+@cache
+def session_directory() -> Path:
+    """Return this session's directory, and hold a lock in it for as long as the process lives."""
+    SESSIONS.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix="session-", dir=SESSIONS))
+    owner = (directory / "owner").open("w")
+    fcntl.flock(owner, fcntl.LOCK_EX)
+    atexit.register(_leave, owner, directory)
+    return directory
+
+
+def _leave(owner: IO[str], directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    owner.close()
 
 
 def end_abandoned_sessions() -> None:
     """End the daemons, and delete the data, of sessions that were killed before they could."""
-    for session in SESSIONS.glob("*-*"):
-        pid, _, started = session.name.partition("-")
-        if pid.isdigit() and _started(int(pid)) == started:
-            continue
-        for state in session.iterdir():
-            DaemonScript(state.name, state).run("stop")
-        shutil.rmtree(session, ignore_errors=True)
-
-
-def _started(pid: int) -> str:
-    """Return something that tells a process from a later one with the same number; '' if gone."""
-    answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True)
-    return re.sub(r"\W+", "", answer.stdout)
+    for owner in SESSIONS.glob("*/owner"):
+        with contextlib.suppress(OSError), owner.open() as file:
+            # Refused while the session that made it lives.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for state in owner.parent.iterdir():
+                if state.is_dir():
+                    DaemonScript(state.name, state).run("stop")
+            shutil.rmtree(owner.parent, ignore_errors=True)
 
 
 class Broker:
@@ -234,7 +243,7 @@ class EmbeddedBroker(Broker):
         return addresses[0]
 
 
-def wait_until(condition, what: str, seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
     """Ask until `condition()` holds.
 
     Raises:

@@ -1,0 +1,41 @@
+"""librdkafka settings of every consumer of the worker, with why they differ from the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Settings = dict[str, Any]
+
+FETCH_BUDGET_KILOBYTES = 65_536
+"""Bound on prefetched records per consumer; the default of 64 MB is per partition."""
+
+
+def common(bootstrap_servers: str, client_id: str, extra: Mapping[str, str]) -> Settings:
+    """What all clients share: address, name, and the operator's own settings last."""
+    own = {key.replace("_", "."): value for key, value in extra.items()}
+    return {
+        "bootstrap.servers": bootstrap_servers,
+        "client.id": client_id,
+        "log_level": 2,  # the shells report errors themselves, once and with the remedy
+        "reconnect.backoff.max.ms": 1000,
+        **own,
+    }
+
+
+def consuming(base: Settings, group: str) -> Settings:
+    """Reading committed records without ever committing by itself."""
+    return {
+        **base,
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "isolation.level": "read_committed",
+        "auto.offset.reset": "error",
+        "enable.partition.eof": True,
+        "check.crcs": True,
+        "fetch.wait.max.ms": 20,
+        # After a full queue the default back-off of a second halves the throughput.
+        "fetch.queue.backoff.ms": 10,
+        "queued.max.messages.kbytes": FETCH_BUDGET_KILOBYTES,
+    }

@@ -13,6 +13,7 @@ from consumers.settings import Settings, consuming
 
 SEEK_TIMEOUT_SECONDS = 10.0
 
+
 class RebalanceHandlers(NamedTuple):
     """Called inside `poll` with partition numbers; `lost` means another member may own them."""
 

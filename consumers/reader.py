@@ -9,13 +9,12 @@ from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
     IsolationLevel,
-    KafkaError,
     KafkaException,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from consumers.client import _raise_unless_transient, _sort
+from consumers.client import _sort
 from consumers.events import Located, Polled
 from consumers.settings import Settings, consuming
 

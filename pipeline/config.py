@@ -52,8 +52,12 @@ class Kafka(Section, frozen=True):
         str, operational("addresses of the cluster, host:port, comma separated", min_length=1)
     ] = "127.0.0.1:9092"
     application_id: Annotated[
-        str, operational("name of the application: the consumer group, and part of every "
-                         "transactional id", min_length=1, max_length=200)
+        str,
+        operational(
+            "name of the application: the consumer group, and part of every transactional id",
+            min_length=1,
+            max_length=200,
+        ),
     ] = "usp"
     instance_id: Annotated[
         str, operational("name of this worker, stable over restarts; empty: the host name")
@@ -72,12 +76,19 @@ class Kafka(Section, frozen=True):
         Literal["cooperative-sticky", "range"], operational("assignor of the classic protocol")
     ] = "cooperative-sticky"
     session_timeout_ms: Annotated[
-        int, operational("silence after which the group takes this worker's partitions", "ms",
-                         ge=1000, le=1_800_000)
+        int,
+        operational(
+            "silence after which the group takes this worker's partitions",
+            "ms",
+            ge=1000,
+            le=1_800_000,
+        ),
     ] = 6000
     transaction_timeout_ms: Annotated[
-        int, operational("time after which the broker aborts an abandoned transaction", "ms",
-                         ge=1000, le=900_000)
+        int,
+        operational(
+            "time after which the broker aborts an abandoned transaction", "ms", ge=1000, le=900_000
+        ),
     ] = 10_000
     extra: Annotated[
         dict[str, str],
@@ -112,8 +123,8 @@ class Worker(Section, frozen=True):
         float, operational("wait for broker and registry before giving up", "s", gt=0, le=3600)
     ] = 30.0
     shutdown_timeout_seconds: Annotated[
-        float, operational("time for the last commit and snapshots after SIGTERM", "s",
-                           gt=0, le=600)
+        float,
+        operational("time for the last commit and snapshots after SIGTERM", "s", gt=0, le=600),
     ] = 20.0
 
 
@@ -121,8 +132,13 @@ class Device(Section, frozen=True):
     """Where the step runs."""
 
     tile: Annotated[
-        int, structural("lanes of the compiled step; part of the definition of the bits",
-                        "assets", ge=1, le=4096)
+        int,
+        structural(
+            "lanes of the compiled step; part of the definition of the bits",
+            "assets",
+            ge=1,
+            le=4096,
+        ),
     ] = 32
     platform: Annotated[
         Literal["auto", "cpu", "cuda"], operational("device kind; auto takes a GPU where there is")
@@ -261,8 +277,13 @@ def _check_keys(tree: Mapping[str, Any], prefix: tuple[str, ...], origin: str) -
 
 def _suggestion(path: tuple[str, ...]) -> str:
     depth = len(path)
-    siblings = sorted({known[depth - 1] for known in _FIELDS
-                       if len(known) >= depth and known[: depth - 1] == path[:-1]})
+    siblings = sorted(
+        {
+            known[depth - 1]
+            for known in _FIELDS
+            if len(known) >= depth and known[: depth - 1] == path[:-1]
+        }
+    )
     close = difflib.get_close_matches(path[-1], siblings, n=1)
     if close:
         return f"; did you mean {_dotted((*path[:-1], close[0]))}?"
@@ -316,7 +337,7 @@ def _validated(tree: dict[str, Any]) -> Config:
         for key in ("session.timeout.ms", "partition.assignment.strategy"):
             if key in extra:
                 raise ConfigError(
-                    f"kafka.extra.{key}: not valid with kafka.group_protocol = \"consumer\"; "
+                    f'kafka.extra.{key}: not valid with kafka.group_protocol = "consumer"; '
                     "the broker sets it"
                 )
     if config.fusion.learning_rate_minimum > config.fusion.learning_rate_maximum:

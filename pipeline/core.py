@@ -304,9 +304,7 @@ def advance(state: CoreState, event: Event) -> tuple[CoreState, list[Effect]]:
         case Restored(partition, committed):
             if _phase(state, partition) is not Phase.RESTORING:
                 return state, []  # revoked while it was being rebuilt
-            state = _moved(
-                state, partition, "Restored", committed=committed, position=committed
-            )
+            state = _moved(state, partition, "Restored", committed=committed, position=committed)
             return state, [ResumeAt(partition, committed)]
         case Stepped():
             return _stepped(state, event)
@@ -450,11 +448,16 @@ def _undone(state: CoreState, before: list[Effect]) -> tuple[CoreState, list[Eff
     return state, [*before, UndoState(), *rewinds]
 
 
-def _settled(
-    state: CoreState, committed: Mapping[int, int]
-) -> tuple[CoreState, list[Effect]]:
+def _settled(state: CoreState, committed: Mapping[int, int]) -> tuple[CoreState, list[Effect]]:
     """A new producer ended the transaction one way or the other: the offsets say which."""
-    intent = state.intent
-    if intent and all(committed.get(partition) == offset for partition, offset in intent.items()):
+    intent = state.intent or {}
+    moved = {
+        partition: offset
+        for partition, offset in intent.items()
+        if partition in state.partitions and state.partitions[partition].committed != offset
+    }
+    # A transaction is atomic: one offset that moved as intended proves the commit. Where none
+    # was to move, undoing is harmless: no tick was folded.
+    if any(committed.get(partition) == offset for partition, offset in moved.items()):
         return _committed(state)
     return _undone(state, [])

@@ -81,5 +81,7 @@ def _instruction_set() -> str:
 def environment_fingerprint(config: Config) -> str:
     """What the claim of equal bits holds for: jaxlib, device kind, tile, instruction set."""
     kind = jax.devices()[0].device_kind
-    return f"jaxlib={jaxlib.__version__} device={kind} tile={config.device.tile} " \
-           f"isa={_instruction_set()}"
+    return (
+        f"jaxlib={jaxlib.__version__} device={kind} tile={config.device.tile} "
+        f"isa={_instruction_set()}"
+    )

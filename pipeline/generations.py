@@ -6,6 +6,7 @@ from functools import cache
 
 import msgspec
 
+from pipeline.config import Config
 from pipeline.ledger import Generation
 from pipeline.snapshot import canonical_hash
 from predictor.config import PredictorConfig, config_hash, structure
@@ -27,9 +28,10 @@ def tunable_values(config: PredictorConfig) -> dict[str, float]:
     return {name: float(value_at(config, field.path)) for name, field in _TUNABLE.items()}
 
 
-def structure_hash(config: PredictorConfig) -> str:
-    """Hash of everything that is not tunable."""
-    return canonical_hash(structure(config))
+def structure_hash(config: Config) -> str:
+    """Hash of everything that decides a forecast and cannot change while states live: the
+    predictor's structure, and the size beyond which a tick is a dead letter."""
+    return canonical_hash([structure(config.predictor), config.schemas.max_tick_bytes])
 
 
 @cache
@@ -49,9 +51,7 @@ class InForce(msgspec.Struct, frozen=True):
 
 
 @cache
-def _in_force(
-    base: PredictorConfig, number: int, values: tuple[tuple[str, float], ...]
-) -> InForce:
+def _in_force(base: PredictorConfig, number: int, values: tuple[tuple[str, float], ...]) -> InForce:
     config = _with_values(base, values)
     return InForce(config, number, config_hash(config))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -90,7 +91,7 @@ class PartitionLedger:
 
     def uncovered(self, most: int) -> list[str]:
         """Up to `most` assets without a snapshot of their present state, oldest first."""
-        return [asset for asset, _ in zip((a for a, _ in self._in_order()), range(most))]
+        return [asset for asset, _ in itertools.islice(self._in_order(), most)]
 
     def oldest_ns(self) -> int | None:
         """When the oldest uncovered tick was seen."""

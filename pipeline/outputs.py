@@ -155,8 +155,14 @@ class OutputWriter:
                 "step_latency_seconds": info.step_seconds,
                 "step_jitter_seconds": info.step_jitter_seconds,
             }
-            for name in ("free_energy", "kurtosis", "holder_exponent", "jko_step_size",
-                         "entropy_window", "sinkhorn_marginal_error"):
+            for name in (
+                "free_energy",
+                "kurtosis",
+                "holder_exponent",
+                "jko_step_size",
+                "entropy_window",
+                "sinkhorn_marginal_error",
+            ):
                 value = float(getattr(results, name)[i])
                 record[name] = None if np.isnan(value) else value
             solved = not np.isnan(results.sinkhorn_marginal_error[i])

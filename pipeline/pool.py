@@ -254,7 +254,12 @@ def _identity_word(asset: str) -> int:
 
 
 def _advance_slab(
-    shape: PredictorConfig, layout: Layout, values: Any, slab: Any, index: Any, ticks: LaneTick,
+    shape: PredictorConfig,
+    layout: Layout,
+    values: Any,
+    slab: Any,
+    index: Any,
+    ticks: LaneTick,
     rounds: Any,
 ) -> tuple[Any, Any, Any]:
     rows = slab.at[index].get(mode="promise_in_bounds")
@@ -276,9 +281,7 @@ def _flatten(results: PredictionResult) -> Any:
 
     Integers and flags are exact in float64: counts stay far below 2⁵³.
     """
-    columns = [
-        leaf.reshape(*leaf.shape[:2], -1).astype(jnp.float64) for leaf in results
-    ]
+    columns = [leaf.reshape(*leaf.shape[:2], -1).astype(jnp.float64) for leaf in results]
     return jnp.concatenate(columns, axis=-1)
 
 

@@ -193,7 +193,9 @@ class Stepper:
         return ResultColumns.merged(pieces, len(slots))
 
 
-def next_positions(records: Sequence[Record], waiting: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+def next_positions(
+    records: Sequence[Record], waiting: Mapping[int, tuple[int, int]]
+) -> dict[int, int]:
     """First offset of each partition after what was folded or dead-lettered."""
     positions: dict[int, int] = {}
     for record in records:

@@ -28,7 +28,7 @@ from pipeline.generations import (
 from pipeline.ledger import Generation, PartitionLedger
 from pipeline.log import Log
 from pipeline.pool import StatePool
-from pipeline.processing import Stepper, decode
+from pipeline.processing import OUTSIDE_OF_THE_LOG, Decoded, Stepper, decode
 from pipeline.snapshot import (
     CONTROL_KEY,
     AssetSnapshot,
@@ -332,7 +332,7 @@ class Restorer:
                 f"holds {log_start} to {log_end}; raise the topic's retention above the age of "
                 "the replay floor, or delete offsets and snapshots to start anew"
             )
-        if part.control.structure_hash != structure_hash(self._config.predictor):
+        if part.control.structure_hash != structure_hash(self._config):
             raise StructureRefused(
                 f"{where}: the states in the log were made with other structural settings "
                 "(tile, seed, clock, windows or depths); use those settings, or start a new "
@@ -431,6 +431,7 @@ class Restorer:
                     time.sleep(0.1)
                 return
             self._held = []
+            self._refuse_unreadable(mine, decoded)
             wanted = [
                 position
                 for position, (index, asset) in enumerate(
@@ -460,6 +461,16 @@ class Restorer:
             if part is not None and record.offset >= part.committed - 1:
                 part.done = True
 
+    def _refuse_unreadable(self, records: list[Record], decoded: Decoded) -> None:
+        for rejection in decoded.rejected:
+            if rejection.reason in OUTSIDE_OF_THE_LOG:
+                record = records[rejection.index]
+                raise DataLossRefused(
+                    f"{self._config.topics.ticks}/{record.partition} offset {record.offset} was "
+                    f"decoded when it was first read, and cannot be now ({rejection.detail}); "
+                    "set schemas.registry_url to the registry that knows the schema"
+                )
+
     def _parameters(self, partition: int, offset: int) -> InForce:
         ledger = self._session[partition].ledger
         if ledger is None:
@@ -479,9 +490,13 @@ class Restorer:
             ledger.control_due = verdict == "new"
             if verdict == "new":
                 announcements.append(
-                    ("CONFIG_MUTATED", "info",
-                     f"partition {part.number}: generation {ledger.generation.number} begins at "
-                     f"offset {part.committed}", None)
+                    (
+                        "CONFIG_MUTATED",
+                        "info",
+                        f"partition {part.number}: generation {ledger.generation.number} begins at "
+                        f"offset {part.committed}",
+                        None,
+                    )
                 )
             elif verdict == "older":
                 self._log.warning(
@@ -498,9 +513,13 @@ class Restorer:
             ledger.confirm([], part.floor)
             ledger.mark_due([asset])
             announcements.append(
-                ("SNAPSHOT_REJECTED", "critical",
-                 f"partition {part.number}: {reason}; the asset starts cold at offset "
-                 f"{part.committed}", asset)
+                (
+                    "SNAPSHOT_REJECTED",
+                    "critical",
+                    f"partition {part.number}: {reason}; the asset starts cold at offset "
+                    f"{part.committed}",
+                    asset,
+                )
             )
         self._log.info(
             "partition_restored",
@@ -510,9 +529,7 @@ class Restorer:
             snapshots=len(part.snapshots),
             replayed=part.replayed,
         )
-        return RestoredPartition(
-            part.number, part.committed, ledger, is_new, tuple(announcements)
-        )
+        return RestoredPartition(part.number, part.committed, ledger, is_new, tuple(announcements))
 
 
 def parameters_at(config: Config, ledger: PartitionLedger, offset: int) -> InForce:

@@ -1,0 +1,632 @@
+"""The worker: one loop that polls, advances the core, and performs its effects."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import FrameType
+from typing import Any
+
+from consumers.client import Membership, RebalanceHandlers, TickConsumer
+from consumers.events import ConsumerFailed, Polled, Record
+from consumers.reader import LogReader, Unanswered
+from consumers.settings import common
+from pipeline import core
+from pipeline.config import Config
+from pipeline.errors import ExitCode, UserError
+from pipeline.generations import pruned, structure_hash
+from pipeline.ledger import PartitionLedger, SnapshotPolicy
+from pipeline.log import Log
+from pipeline.outputs import Framings, OutputWriter
+from pipeline.pool import StatePool
+from pipeline.processing import OUTSIDE_OF_THE_LOG, Stepper, decode, next_positions
+from pipeline.restore import (
+    DataLossRefused,
+    RestoredPartition,
+    Restorer,
+    StructureRefused,
+    parameters_at,
+)
+from pipeline.snapshot import (
+    CONTROL_KEY,
+    AssetSnapshot,
+    Control,
+    OffsetMetadata,
+    Origin,
+    encode_control,
+    encode_snapshot,
+)
+from pipeline.writer_schemas import WriterSchemas
+from producers.client import (
+    Abortable,
+    AuthenticationFailed,
+    Fenced,
+    OutcomeUnknown,
+    Outgoing,
+    ProducerLost,
+    TransactionalProducer,
+    Unreachable,
+)
+from schemas.codec import TickDecoder
+
+NANOSECONDS = 1_000_000_000
+
+IDLE_POLL_SECONDS = 0.1
+BUSY_POLL_SECONDS = 0.002
+COMMIT_SECONDS = 8.0
+"""Budget of one commit; below the transaction timeout, so that an expired one is noticed."""
+
+REVOKE_SECONDS = 10.0
+"""Budget of all snapshots at a revocation; the group waits for us meanwhile."""
+
+DRAIN_ASSETS = 500
+"""Snapshots of one draining transaction."""
+
+RECONNECT_SECONDS = 5.0
+FLOOR_CHECK_SECONDS = 1.0
+MAX_POLL_INTERVAL_MS = 300_000
+MAXIMUM_RECORD_BYTES = 16 * 1024 * 1024
+
+FENCED_REMEDY = (
+    "another worker runs under the same identity; give each its own kafka.instance_id, or let "
+    "the other one go on"
+)
+
+
+class Worker:
+    """Performs the effects of `pipeline.core` on real clients and the real device."""
+
+    def __init__(
+        self,
+        config: Config,
+        pool: StatePool,
+        producer: TransactionalProducer,
+        reader: LogReader,
+        framings: Framings,
+        registry: Any,
+        environment: str,
+        log: Log,
+    ) -> None:
+        self._config = config
+        self._pool = pool
+        self._producer = producer
+        self._reader = reader
+        self._log = log
+        self._environment = environment
+        self._structure_hash = structure_hash(config)
+        self._core = core.CoreState()
+        self._ledgers: dict[int, PartitionLedger] = {}
+        self._committed: dict[int, int] = {}
+        self._plans: dict[int, tuple[list[str], int]] = {}
+        self._announcements: list[tuple[str, str, str, str | None]] = []
+        self._waiting: dict[int, int] = {}
+        self._uncommitted_starts: set[int] = set()
+        self._passed_over = False
+        self._next_floor_check = 0.0
+        self._stop = threading.Event()
+        self._closed = False
+        self._decoder = TickDecoder(
+            max_bytes=config.schemas.max_tick_bytes, registry=registry is not None
+        )
+        self._schemas = WriterSchemas(registry, self._decoder, log)
+        self._stepper = Stepper(pool)
+        self._outputs = OutputWriter(config.topics, framings, config.telemetry.every_ticks)
+        self._restorer = Restorer(
+            config,
+            reader,
+            pool,
+            self._stepper,
+            self._decoder,
+            lambda schema_id: self._schemas.settled(schema_id, accept_unknown=False),
+            environment,
+            log,
+        )
+        kafka = config.kafka
+        static = kafka.static_membership and kafka.group_protocol == "classic"
+        self._consumer = TickConsumer(
+            _client_settings(config),
+            Membership(
+                group=kafka.application_id,
+                instance_id=config.instance if static else None,
+                protocol=kafka.group_protocol,
+                assignment=kafka.assignment,
+                session_timeout_ms=kafka.session_timeout_ms,
+                max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
+            ),
+            config.topics.ticks,
+            RebalanceHandlers(self._on_assigned, self._on_revoked, self._on_lost),
+        )
+
+    # -- life --------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ask the loop to finish, commit, snapshot and leave."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Join the group and work until `stop`; raises what ends a worker otherwise."""
+        self._consumer.subscribe()
+        self._log.info("joined", group=self._config.kafka.application_id)
+        while not self._closed:
+            if self._stop.is_set():
+                self._dispatch(core.StopRequested())
+                continue
+            self._turn()
+        self._schemas.close()
+
+    def _turn(self) -> None:
+        for restored in self._restorer.turn():
+            self._take_over(restored)
+        self._resume_known()
+        self._settle_starts()
+        polled = self._consumer.poll(
+            self._config.worker.max_batch, self._wait(), self._config.worker.linger_ms / 1000
+        )
+        self._process(polled)
+        interval = self._config.worker.commit_interval_ms * 1_000_000
+        self._dispatch(core.Due(time.monotonic_ns(), interval))
+        self._move_idle_floors()
+        self._schemas.refresh()
+
+    def _wait(self) -> float:
+        if self._restorer.busy:
+            return BUSY_POLL_SECONDS
+        began = self._core.began_ns
+        if began is None:
+            return IDLE_POLL_SECONDS
+        left = began / 1e9 + self._config.worker.commit_interval_ms / 1000 - time.monotonic()
+        return min(max(left, 0.0), IDLE_POLL_SECONDS)
+
+    # -- ticks -------------------------------------------------------------------------------
+
+    def _process(self, polled: Polled) -> None:
+        if self._unsettled():
+            # Nothing is stepped before the start is committed; these records come again.
+            self._passed_over = True
+            return
+        records = [record for record in polled.records if self._wanted(record)]
+        positions: dict[int, int] = {}
+        if records:
+            stepped = self._step(records)
+            if stepped is None:
+                return
+            positions = stepped
+        for partition, end in polled.ends.items():
+            part = self._core.partitions.get(partition)
+            if part is None or part.phase is not core.Phase.RUNNING:
+                continue
+            if end > positions.get(partition, part.position):
+                positions[partition] = end
+        if positions:
+            self._dispatch(core.Stepped(positions, time.monotonic_ns()))
+
+    def _wanted(self, record: Record) -> bool:
+        part = self._core.partitions.get(record.partition)
+        return (
+            part is not None and part.phase is core.Phase.RUNNING and record.offset >= part.position
+        )
+
+    def _step(self, records: list[Record]) -> dict[int, int] | None:
+        """Fold records and write their outputs; None where the transaction had to be undone."""
+        now_ns = time.time_ns()
+        decoded = decode(self._decoder, self._config.ingestion, records, now_ns)
+        outgoing: list[Outgoing] = []
+        for rejection in decoded.rejected:
+            record = records[rejection.index]
+            if rejection.reason in OUTSIDE_OF_THE_LOG:
+                self._ledgers[record.partition].skip(record.offset)
+            outgoing.append(self._outputs.dead_letter(record, rejection, self._config.instance))
+        if len(decoded.positions):
+            info, results = self._stepper.step(
+                records,
+                decoded,
+                lambda partition, offset: parameters_at(
+                    self._config, self._ledgers[partition], offset
+                ),
+                journal=True,
+            )
+            self._note_coverage(info.records, info.asset_id, results, now_ns)
+            outgoing += self._outputs.step_outputs(info, results)
+        positions = next_positions(records, decoded.waiting)
+        if outgoing and not self._write(outgoing):
+            return None
+        if positions:
+            self._dispatch(core.Stepped(positions, time.monotonic_ns()))
+        for partition, (_, schema_id) in decoded.waiting.items():
+            self._waiting[partition] = schema_id
+            self._dispatch(core.Suspended(partition))
+        return positions
+
+    def _note_coverage(
+        self, records: Iterable[Record], assets: Iterable[str], results: Any, now_ns: int
+    ) -> None:
+        every = self._config.snapshot.every_ticks
+        if self._config.ingestion.clock == "wall":
+            every = 1  # decisions on the host's clock cannot be replayed
+        due = results.answered & (results.answered_ticks % every == 0)
+        touched: dict[int, tuple[list[str], list[int]]] = {}
+        for record, asset, is_due in zip(records, assets, due.tolist(), strict=True):
+            names, offsets = touched.setdefault(record.partition, ([], []))
+            names.append(asset)
+            offsets.append(record.offset)
+            if is_due:
+                self._ledgers[record.partition].mark_due([asset])
+        for partition, (names, offsets) in touched.items():
+            self._ledgers[partition].touch(names, offsets, now_ns)
+
+    def _write(self, outgoing: list[Outgoing]) -> bool:
+        """Produce inside the transaction; False where it had to be undone."""
+        return self._attempt(lambda: self._produce(outgoing))
+
+    def _produce(self, outgoing: list[Outgoing]) -> None:
+        self._producer.begin()
+        self._producer.produce(outgoing)
+
+    # -- the core ----------------------------------------------------------------------------
+
+    def _dispatch(self, event: core.Event) -> None:
+        self._core, effects = core.advance(self._core, event)
+        for effect in effects:
+            self._perform(effect)
+
+    def _perform(self, effect: core.Effect) -> None:
+        match effect:
+            case core.Restore(partitions, retained):
+                self._restorer.request(partitions, retained)
+            case core.ResumeAt(partition, offset):
+                self._consumer.resume_at(partition, offset)
+            case core.Pause(partitions):
+                self._consumer.pause(partitions)
+            case core.Commit(offsets):
+                if self._attempt(lambda: self._commit(offsets, COMMIT_SECONDS)):
+                    self._dispatch(core.Committed())
+            case core.KeepState(offsets):
+                self._pool.commit()
+                self._confirm(offsets)
+            case core.Abort():
+                self._abort()
+            case core.UndoState():
+                self._pool.rollback()
+                self._plans.clear()
+                for ledger in self._ledgers.values():
+                    ledger.forget()
+            case core.Rewind(partition, offset, _):
+                self._consumer.rewind(partition, offset)
+            case core.Drain(partitions):
+                self._drain(partitions)
+            case core.Forget(partitions):
+                self._forget(partitions)
+            case core.Close():
+                self._consumer.close()
+                self._closed = True
+
+    def _attempt(self, call: Callable[[], None]) -> bool:
+        """Run a call of the producer; on failure let the core undo, and say False."""
+        try:
+            call()
+            return True
+        except Abortable as error:
+            self._log.warning("transaction_aborted", reason=str(error))
+            self._dispatch(core.CommitRefused())
+        except (OutcomeUnknown, ProducerLost) as error:
+            self._log.warning("producer_replaced", reason=str(error))
+            self._replace_producer()
+            self._dispatch(core.ProducerReplaced(self._offsets_at_broker()))
+        return False
+
+    def _abort(self) -> None:
+        try:
+            self._producer.abort(COMMIT_SECONDS)
+        except (Abortable, OutcomeUnknown, ProducerLost) as error:
+            self._log.warning("producer_replaced", reason=str(error))
+            self._replace_producer()
+
+    def _replace_producer(self) -> None:
+        """A new producer under the same identity: it ends whatever the old one left open."""
+        while True:
+            try:
+                self._producer.initialise(RECONNECT_SECONDS)
+                return
+            except (Unreachable, ProducerLost, Abortable) as error:
+                self._log.warning("broker_away", reason=str(error))
+                self._give_up_if_stopping("the broker is away")
+
+    def _offsets_at_broker(self) -> Mapping[int, int]:
+        partitions = sorted({*self._core.partitions, *(self._core.intent or {})})
+        while True:
+            try:
+                located = self._reader.committed(
+                    self._config.topics.ticks, partitions, RECONNECT_SECONDS
+                )
+            except Unanswered as error:
+                self._log.warning("broker_away", reason=str(error))
+                self._give_up_if_stopping("the committed offsets cannot be read")
+                continue
+            return {p: found.offset for p, found in located.items() if found.offset is not None}
+
+    def _give_up_if_stopping(self, why: str) -> None:
+        if self._stop.wait(0.2):
+            raise StoppedWithoutBroker(why)
+
+    # -- commit ------------------------------------------------------------------------------
+
+    def _policy(self, most: int = DRAIN_ASSETS) -> SnapshotPolicy:
+        rules = self._config.snapshot
+        return SnapshotPolicy(
+            rules.max_replay_ticks, int(rules.max_age_seconds * NANOSECONDS), most
+        )
+
+    def _commit(self, offsets: Mapping[int, int], seconds: float) -> None:
+        now_ns = time.time_ns()
+        policy = self._policy()
+        plans = {p: self._ledgers[p].plan(offset, now_ns, policy) for p, offset in offsets.items()}
+        self._transact(offsets, plans, seconds)
+
+    def _transact(
+        self,
+        offsets: Mapping[int, int],
+        plans: dict[int, tuple[list[str], int]],
+        seconds: float,
+    ) -> None:
+        """Snapshots, control records, announcements and offsets into the transaction."""
+        self._plans = plans
+        outgoing = []
+        metadata = {}
+        for partition, (assets, floor) in plans.items():
+            ledger = self._ledgers[partition]
+            outgoing += self._snapshot_records(partition, assets, offsets[partition])
+            if ledger.control_due:
+                outgoing.append(self._control_record(partition, ledger, floor))
+            offset_metadata = OffsetMetadata(floor, ledger.generation.number)
+            metadata[partition] = (offsets[partition], offset_metadata.encode())
+        outgoing += [
+            self._outputs.worker_event(kind, severity, detail, asset)
+            for kind, severity, detail, asset in self._announcements
+        ]
+        self._produce(outgoing)
+        self._producer.commit(
+            self._config.topics.ticks, metadata, self._consumer.group_metadata(), seconds
+        )
+
+    def _snapshot_records(self, partition: int, assets: list[str], offset: int) -> list[Outgoing]:
+        if not assets:
+            return []
+        slots = self._pool.assets(partition)
+        rows = self._pool.rows([slots[asset] for asset in assets])
+        return [
+            Outgoing(
+                self._config.topics.snapshots,
+                partition,
+                asset.encode(),
+                encode_snapshot(
+                    AssetSnapshot(
+                        origin=self._origin(partition),
+                        asset=asset,
+                        next_offset=offset,
+                        structure=self._pool.fingerprint,
+                        environment=self._environment,
+                        row=row.astype("<u8").tobytes(),
+                    )
+                ),
+                0,
+                [],
+            )
+            for asset, row in zip(assets, rows, strict=True)
+        ]
+
+    def _control_record(self, partition: int, ledger: PartitionLedger, floor: int) -> Outgoing:
+        control = Control(
+            origin=self._origin(partition),
+            generations=pruned(ledger.generations, floor),
+            skipped=sorted(offset for offset in ledger.all_skipped() if offset >= floor),
+            structure_hash=self._structure_hash,
+        )
+        topic = self._config.topics.snapshots
+        return Outgoing(topic, partition, CONTROL_KEY, encode_control(control), 0, [])
+
+    def _origin(self, partition: int) -> Origin:
+        return Origin(self._config.kafka.application_id, self._config.topics.ticks, partition)
+
+    def _confirm(self, offsets: Mapping[int, int]) -> None:
+        for partition, (assets, floor) in self._plans.items():
+            ledger = self._ledgers.get(partition)
+            if ledger is not None:
+                ledger.confirm(assets, floor)
+        self._committed.update(offsets)
+        self._uncommitted_starts -= offsets.keys()
+        self._announcements.clear()
+        self._plans = {}
+
+    def _drain(self, partitions: tuple[int, ...]) -> None:
+        """Snapshot what is uncovered, so that whoever comes next replays nothing."""
+        stopping = self._core.stopping
+        budget = self._config.worker.shutdown_timeout_seconds if stopping else REVOKE_SECONDS
+        deadline = time.monotonic() + budget
+        for partition in partitions:
+            ledger = self._ledgers[partition]
+            offset = self._committed[partition]
+            while time.monotonic() < deadline:
+                assets = ledger.uncovered(DRAIN_ASSETS)
+                if not assets:
+                    break
+                ledger.mark_due(assets)
+                policy = self._policy(0)
+                plans = {partition: ledger.plan(offset, time.time_ns(), policy)}
+                left = max(deadline - time.monotonic(), 1.0)
+                try:
+                    self._transact({partition: offset}, plans, left)
+                except (Abortable, OutcomeUnknown, ProducerLost) as error:
+                    # Without these snapshots the next owner replays more; nothing is lost.
+                    self._log.warning("drain_ended_early", partition=partition, reason=str(error))
+                    ledger.forget()
+                    self._abort()
+                    return
+                self._confirm({partition: offset})
+
+    def _forget(self, partitions: tuple[int, ...]) -> None:
+        self._restorer.cancel(partitions)
+        for partition in partitions:
+            self._pool.drop(partition)
+            self._ledgers.pop(partition, None)
+            self._committed.pop(partition, None)
+            self._waiting.pop(partition, None)
+            self._uncommitted_starts.discard(partition)
+
+    # -- partitions --------------------------------------------------------------------------
+
+    def _on_assigned(self, partitions: tuple[int, ...]) -> None:
+        self._log.info("assigned", partitions=partitions)
+        self._dispatch(core.Assigned(partitions, self._consumer.incremental))
+
+    def _on_revoked(self, partitions: tuple[int, ...]) -> None:
+        self._log.info("revoked", partitions=partitions)
+        self._dispatch(core.Revoked(partitions, self._consumer.incremental))
+
+    def _on_lost(self, partitions: tuple[int, ...]) -> None:
+        self._log.warning("lost", partitions=partitions)
+        self._dispatch(core.Lost(partitions))
+
+    def _take_over(self, restored: RestoredPartition) -> None:
+        partition = restored.partition
+        if restored.ledger is not None:
+            self._ledgers[partition] = restored.ledger
+        if restored.is_new or self._ledgers[partition].control_due:
+            self._uncommitted_starts.add(partition)
+        self._committed[partition] = restored.committed
+        self._announcements += restored.announcements
+        self._dispatch(core.Restored(partition, restored.committed))
+
+    def _unsettled(self) -> bool:
+        return not self._uncommitted_starts.isdisjoint(self._core.holding())
+
+    def _settle_starts(self) -> None:
+        """Commit where new partitions begin, before their first tick is stepped."""
+        if self._unsettled():
+            self._dispatch(core.Due(time.monotonic_ns(), 0, forced=True))
+        if self._passed_over and not self._unsettled():
+            self._passed_over = False
+            for partition in self._core.running():
+                self._consumer.rewind(partition, self._core.partitions[partition].position)
+
+    def _resume_known(self) -> None:
+        for partition, schema_id in list(self._waiting.items()):
+            if partition in self._waiting and self._schemas.settled(schema_id):
+                for other in [p for p, wanted in self._waiting.items() if wanted == schema_id]:
+                    del self._waiting[other]
+                    self._dispatch(core.Resumed(other))
+
+    def _move_idle_floors(self) -> None:
+        """Ticks that nothing follows get their snapshot when they are old."""
+        now = time.monotonic()
+        if now < self._next_floor_check or self._core.began_ns is not None:
+            return
+        self._next_floor_check = now + FLOOR_CHECK_SECONDS
+        limit = time.time_ns() - int(self._config.snapshot.max_age_seconds * NANOSECONDS)
+        for partition in self._core.holding():
+            oldest = self._ledgers[partition].oldest_ns()
+            if oldest is not None and oldest < limit:
+                self._dispatch(core.Due(time.monotonic_ns(), 0, forced=True))
+                return
+
+
+class StoppedWithoutBroker(Exception):
+    """Asked to stop while the broker is away: nothing is lost, the next start replays."""
+
+
+def _client_settings(config: Config) -> dict[str, Any]:
+    return common(config.kafka.bootstrap_servers, config.instance, config.kafka.extra)
+
+
+def run_worker(config: Config) -> int:
+    """Run one worker in this process until a signal; returns the exit code.
+
+    **Failure:** `UserError` with the exit code and one line that names field and remedy.
+    """
+    log = Log(config.instance)
+    stop = threading.Event()
+    worker: list[Worker] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        stop.set()
+        for each in worker:
+            each.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    try:
+        made = _start(config, log)
+        worker.append(made)
+        if stop.is_set():
+            made.stop()
+        made.run()
+    except Fenced as error:
+        raise UserError(f"fenced: {error}; {FENCED_REMEDY}", ExitCode.FENCED) from None
+    except AuthenticationFailed as error:
+        raise UserError(
+            f"kafka.extra: the cluster refuses this worker ({error}); check credentials and ACLs",
+            ExitCode.AUTHENTICATION,
+        ) from None
+    except DataLossRefused as error:
+        raise UserError(str(error), ExitCode.DATA_LOSS_POLICY) from None
+    except StructureRefused as error:
+        raise UserError(str(error), ExitCode.CONFIGURATION) from None
+    except ConsumerFailed as error:
+        raise UserError(str(error), _CONSUMER_EXIT[error.kind]) from None
+    except StoppedWithoutBroker as error:
+        log.warning("stopped_without_last_commit", reason=str(error))
+    log.info("stopped")
+    return 0
+
+
+_CONSUMER_EXIT = {
+    "fenced": ExitCode.FENCED,
+    "authentication": ExitCode.AUTHENTICATION,
+    "offset_out_of_range": ExitCode.DATA_LOSS_POLICY,
+    "fatal": ExitCode.PREFLIGHT,
+}
+
+
+def _start(config: Config, log: Log) -> Worker:
+    """Everything before the group is joined; the device compiles while the broker answers."""
+    from pipeline import device
+    from pipeline.startup import connect
+
+    began = time.monotonic()
+    device.configure(config.device)
+    connecting: list[Any] = []
+    failure: list[BaseException] = []
+
+    def connect_in_background() -> None:
+        try:
+            connecting.append(connect(config, _client_settings(config), MAXIMUM_RECORD_BYTES))
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=connect_in_background, name="connect", daemon=True)
+    thread.start()
+    pool = StatePool(config.predictor, config.device.slab_assets)
+    pool.warm_up()
+    environment = device.environment_fingerprint(config)
+    thread.join()
+    if failure:
+        raise failure[0]
+    connection = connecting[0]
+    log.info(
+        "ready_to_join",
+        seconds=round(time.monotonic() - began, 2),
+        environment=environment,
+        state_bytes=pool.state_bytes,
+    )
+    return Worker(
+        config,
+        pool,
+        connection.producer,
+        connection.reader,
+        connection.framings,
+        connection.registry,
+        environment,
+        log,
+    )

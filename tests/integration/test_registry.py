@@ -9,7 +9,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-pytest.importorskip("confluent_kafka.schema_registry", reason="without its extra")
 
 from pipeline.registry import (
     INPUT_COMPATIBILITY,

@@ -107,3 +107,29 @@ def _run(
     columns = TickColumns(rng.standard_normal(count), stamps, stamps, missing, missing)
     pool.step(slots, columns, config.predictor)
     pool.commit()
+
+
+def print_step_table(report: dict[str, Any]) -> None:
+    """The report for a person."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(
+        f"{report['device']}, jaxlib {report['jaxlib']}, tile {report['tile']}: "
+        f"{report['state_bytes_per_asset']:,} bytes of state per asset, warm-up "
+        f"{report['warm_up_seconds']:.1f} s, {report['compilations_after_warm_up']} compilations "
+        "after it",
+        highlight=False,
+    )
+    table = Table()
+    for heading in ("assets", "ticks each", "core µs/tick", "wall µs/tick"):
+        table.add_column(heading, justify="right")
+    for step in report["steps"]:
+        table.add_row(
+            f"{step['assets']:,}",
+            str(step["ticks_per_asset"]),
+            f"{step['core_us_per_tick']:.1f}",
+            f"{step['wall_us_per_tick']:.1f}",
+        )
+    console.print(table)

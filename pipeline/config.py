@@ -385,3 +385,11 @@ def as_toml(config: Config, with_comments: bool = True) -> str:
             item.comment(f"{field.description}{unit} ({field.kind.value})")
         target.add(field.path[-1], item)
     return tomlkit.dumps(document)
+
+
+def as_json_tree(config: Config) -> dict[str, Any]:
+    """The effective configuration as plain values; secrets masked."""
+    tree: dict[str, Any] = msgspec.to_builtins(config)
+    extra = tree["kafka"]["extra"]
+    tree["kafka"]["extra"] = {k: "********" if is_secret(k) else v for k, v in extra.items()}
+    return tree

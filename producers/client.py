@@ -116,10 +116,10 @@ class TransactionalProducer:
                     )
                     break
                 except BufferError:
-                    client.poll(0.05)
+                    self._guard(lambda: client.poll(0.05))
                 except KafkaException as error:
                     raise self._classified(error) from None
-        client.poll(0)
+        self._guard(lambda: client.poll(0))
 
     def commit(
         self,
@@ -149,7 +149,9 @@ class TransactionalProducer:
     def abort(self, deadline_seconds: float) -> None:
         """Abort the open transaction, if any."""
         if self.open:
-            self._client.purge(in_queue=True, in_flight=False, blocking=False)
+            self._guard(
+                lambda: self._client.purge(in_queue=True, in_flight=False, blocking=False)
+            )
             self._repeat(
                 lambda left: self._client.abort_transaction(left), deadline_seconds, OutcomeUnknown
             )

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import signal
 import sys
+from collections.abc import Sequence
 
 from .server import Broker
 
@@ -23,7 +24,7 @@ def parse_topic(text: str) -> tuple[str, int, dict[str, str | None]]:
     return name, int(count), {"cleanup.policy": policy} if policy else {}
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.broker",
         description="A single-node Kafka broker for demos and tests; nothing is kept on disk.",
@@ -63,9 +64,10 @@ async def serve(arguments: argparse.Namespace) -> None:
     await broker.stop()
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until a signal; `arguments` are those of the command line unless given."""
     try:
-        asyncio.run(serve(parse_arguments()))
+        asyncio.run(serve(parse_arguments(arguments)))
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

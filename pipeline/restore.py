@@ -15,7 +15,7 @@ from enum import Enum, auto
 
 import numpy as np
 
-from consumers.events import Located, Record
+from consumers.events import Located, Polled, Record
 from consumers.reader import BEGINNING, LogReader, Unanswered
 from pipeline.config import Config
 from pipeline.generations import (
@@ -117,7 +117,7 @@ class Restorer:
         self._stage = _Stage.LOCATING
         self._began = 0.0
         self._stalled = False
-        self._held: list[Record] = []
+        self._held: Polled | None = None
 
     @property
     def busy(self) -> bool:
@@ -281,7 +281,7 @@ class Restorer:
             if not part.done:
                 replays[number] = part.floor
         self._enter(_Stage.REPLAYING)
-        self._held = []
+        self._held = None
         if replays:
             self._reader.assign(topics.ticks, replays)
 
@@ -394,16 +394,10 @@ class Restorer:
 
     def _replay(self) -> list[RestoredPartition]:
         if not all(part.done for part in self._session.values()):
-            records = self._held
-            ends: Mapping[int, int] = {}
-            if not records:
-                polled = self._reader.poll(self._config.worker.max_batch, 0.02)
-                records, ends = polled.records, polled.ends
-            self._fold(records)
-            for number, end in ends.items():
-                part = self._session.get(number)
-                if part is not None and end >= part.committed:
-                    part.done = True
+            polled = self._held or self._reader.poll(self._config.worker.max_batch, 0.02)
+            self._held = None if self._fold(polled.records) else polled
+            if self._held is None:
+                self._note_progress(polled)
         finished = [part for part in self._session.values() if part.done]
         for part in finished:
             del self._session[part.number]
@@ -411,8 +405,21 @@ class Restorer:
             self._reader.unassign()
         return [self._complete(part) for part in finished]
 
-    def _fold(self, records: list[Record]) -> None:
-        """Step silently what lies between an asset's snapshot and the committed offset."""
+    def _note_progress(self, polled: Polled) -> None:
+        for record in polled.records:
+            part = self._session.get(record.partition)
+            if part is not None and record.offset >= part.committed - 1:
+                part.done = True
+        for number, end in polled.ends.items():
+            part = self._session.get(number)
+            if part is not None and end >= part.committed:
+                part.done = True
+
+    def _fold(self, records: list[Record]) -> bool:
+        """Step silently what lies between an asset's snapshot and the committed offset.
+
+        False where a schema has to be known first; nothing was stepped then.
+        """
         mine = []
         for record in records:
             part = self._session.get(record.partition)
@@ -425,12 +432,9 @@ class Restorer:
             decoded = decode(self._decoder, rules, mine, time.time_ns())
             if decoded.waiting:
                 # What was known when these ticks were first read has to be known again.
-                known = all(self._resolve(schema_id) for _, schema_id in decoded.waiting.values())
-                self._held = records
-                if not known:
-                    time.sleep(0.1)
-                return
-            self._held = []
+                if not all(self._resolve(schema_id) for _, schema_id in decoded.waiting.values()):
+                    time.sleep(0.02)
+                return False
             self._refuse_unreadable(mine, decoded)
             wanted = [
                 position
@@ -456,10 +460,7 @@ class Restorer:
                     if part.ledger is not None:
                         part.ledger.touch([asset], [record.offset], now)
                         part.replayed += 1
-        for record in records:
-            part = self._session.get(record.partition)
-            if part is not None and record.offset >= part.committed - 1:
-                part.done = True
+        return True
 
     def _refuse_unreadable(self, records: list[Record], decoded: Decoded) -> None:
         for rejection in decoded.rejected:

@@ -55,7 +55,7 @@ NANOSECONDS = 1_000_000_000
 
 IDLE_POLL_SECONDS = 0.1
 BUSY_POLL_SECONDS = 0.002
-COMMIT_SECONDS = 8.0
+COMMIT_SECONDS = 5.0
 """Budget of one commit; below the transaction timeout, so that an expired one is noticed."""
 
 REVOKE_SECONDS = 10.0
@@ -325,6 +325,7 @@ class Worker:
 
     def _replace_producer(self) -> None:
         """A new producer under the same identity: it ends whatever the old one left open."""
+        self._producer.abandon()
         while True:
             try:
                 self._producer.initialise(RECONNECT_SECONDS)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -134,8 +136,11 @@ class TransactionalProducer:
             for partition, (offset, metadata) in sorted(offsets.items())
         ]
         deadline = time.monotonic() + deadline_seconds
+        client = self._client
         self._repeat(
-            lambda left: self._client.send_offsets_to_transaction(positions, group_metadata, left),
+            lambda left: _within(
+                left, lambda: client.send_offsets_to_transaction(positions, group_metadata, left)
+            ),
             deadline_seconds,
             Abortable,
         )
@@ -156,6 +161,12 @@ class TransactionalProducer:
                 lambda left: self._client.abort_transaction(left), deadline_seconds, OutcomeUnknown
             )
             self.open = False
+
+    def abandon(self) -> None:
+        """Give up on the client without waiting for it; `initialise` makes another."""
+        _ABANDONED.append(self._producer)
+        self._producer = None
+        self.open = False
 
     def _guard(self, call: Callable[[], Any]) -> None:
         try:
@@ -192,6 +203,31 @@ class TransactionalProducer:
         if isinstance(reaction, Fenced) and expired:
             return ProducerLost(str(reaction))
         return reaction
+
+
+_ABANDONED: list[Any] = []
+"""Clients inside a call that never returns; destroying one would wait for that call."""
+
+GRACE_SECONDS = 0.5
+
+
+def _within(seconds: float, call: Callable[[], Any]) -> None:
+    """Run a call that may ignore its own timeout (librdkafka issue 5456: it waits for a group
+    coordinator for ever); `ProducerLost` when it has not returned in time."""
+    outcome: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            call()
+            outcome.set_result(None)
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="send-offsets", daemon=True).start()
+    try:
+        outcome.result(seconds + GRACE_SECONDS)
+    except TimeoutError:
+        raise ProducerLost("the group coordinator does not answer") from None
 
 
 AUTHENTICATION_CODES = frozenset(

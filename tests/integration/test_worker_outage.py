@@ -1,0 +1,111 @@
+"""Workers whose broker goes away, and workers that are frozen while others take over."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+from worker_rig import PARTITIONS, Rig, wait_for
+
+
+@pytest.fixture
+def rig(real_broker, unique_name, tmp_path) -> Iterator[Rig]:
+    made = Rig(real_broker.bootstrap_servers, unique_name("outage"), tmp_path)
+    yield made
+    made.close()
+
+
+def progress(rig: Rig, more: int) -> None:
+    """Wait for that many further answers."""
+    before = len(rig.outputs.answers())
+
+    def moved() -> bool:
+        rig.read()
+        return len(rig.outputs.answers()) >= before + more
+
+    wait_for(moved, f"{more} further answers")
+
+
+def test_a_broker_that_is_killed_and_restarted_costs_nothing_but_time(rig, real_broker):
+    worker = rig.start("only")
+    rig.send_walks(assets=20, ticks=3000, seed=1)
+    progress(rig, 500)
+
+    real_broker.kill9()
+    real_broker.start()
+    rig.send_walks(assets=20, ticks=1000, seed=2, first=3000)
+    rig.read_until_answered()
+
+    assert worker.process.poll() is None
+    rig.assert_every_input_is_answered_once()
+    rig.assert_sequences_never_skip()
+    rig.assert_bits_equal_the_library()
+
+
+def test_a_stop_while_the_broker_is_away_ends_in_time_with_exit_code_zero(rig, real_broker):
+    worker = rig.start("only")
+    rig.send_walks(assets=20, ticks=3000, seed=1)
+    progress(rig, 500)
+
+    real_broker.kill9()
+    try:
+        code = worker.terminate()
+    finally:
+        real_broker.start()
+    rig.start("only")
+    rig.read_until_answered()
+
+    assert code == 0
+    rig.assert_every_input_is_answered_once()
+    rig.assert_bits_equal_the_library()
+
+
+def test_a_frozen_worker_commits_nothing_after_its_partitions_have_moved(rig):
+    settings = {
+        "USP__KAFKA__SESSION_TIMEOUT_MS": "2000",
+        "USP__KAFKA__TRANSACTION_TIMEOUT_MS": "3000",
+    }
+    zombie = rig.start("zombie", **settings)
+    rig.start("heir", **settings)
+    zombie.wait_for_event("partition_restored")
+    rig.send_walks(assets=20, ticks=4000, seed=1)
+    progress(rig, 400)
+
+    zombie.process.send_signal(signal.SIGSTOP)
+    rig.send_walks(assets=20, ticks=1000, seed=2, first=4000)
+    rig.read_until_answered()
+    zombie.process.send_signal(signal.SIGCONT)
+    rig.send_walks(assets=20, ticks=1000, seed=3, first=5000)
+    rig.read_until_answered()
+
+    def settled() -> bool:
+        ended = zombie.process.poll() is not None
+        return ended or len(zombie.events("assigned")) >= 2 or bool(zombie.events("lost"))
+
+    wait_for(settled, "the zombie to notice")
+    assert zombie.process.poll() in (None, 5)
+    rig.assert_every_input_is_answered_once()
+    rig.assert_sequences_never_skip()
+    rig.assert_bits_equal_the_library()
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_members_that_come_and_go_under_each_protocol_repeat_nothing(rig, protocol):
+    settings = {"USP__KAFKA__GROUP_PROTOCOL": protocol, "USP__KAFKA__STATIC_MEMBERSHIP": "false"}
+    first = rig.start("first", **settings)
+    first.wait_for_event("partition_restored", PARTITIONS)
+    rig.send_walks(assets=30, ticks=2000, seed=1)
+    second = rig.start("second", **settings)
+    second.wait_for_event("partition_restored")
+    rig.send_walks(assets=30, ticks=2000, seed=2, first=2000)
+    progress(rig, 300)
+
+    assert first.terminate() == 0
+    rig.send_walks(assets=30, ticks=1000, seed=3, first=4000)
+    second.kill()
+    rig.start("second", **settings)
+    rig.read_until_answered()
+
+    rig.assert_every_input_is_answered_once()
+    rig.assert_bits_equal_the_library()

@@ -71,7 +71,8 @@ def _case(
     config: Config,
 ) -> StepCost:
     _run(pool, rng, assets, rounds, 1, config)
-    wall, core = [], []
+    wall: list[float] = []
+    core: list[float] = []
     deadline = time.perf_counter() + seconds
     repetition = 2
     while len(wall) < 3 or time.perf_counter() < deadline:

@@ -93,7 +93,7 @@ class Kafka(Section, frozen=True):
     extra: Annotated[
         dict[str, str],
         operational("further librdkafka settings, dots written as such or as underscores"),
-    ] = {}
+    ] = msgspec.field(default_factory=dict)
 
 
 class Topics(Section, frozen=True):

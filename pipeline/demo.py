@@ -50,6 +50,7 @@ START_NS = 1_700_000_000_000_000_000
 SECOND_NS = 1_000_000_000
 GIVE_UP_SECONDS = 75.0
 PLAIN_EVERY_SECONDS = 3.0
+IN_FLIGHT_SECONDS = 0.5
 SERVICE_START_SECONDS = 20.0
 
 
@@ -80,9 +81,11 @@ class Demo:
 
     def run(self, live: bool) -> dict[str, Any]:
         """Run to the end and return the report."""
-        with tempfile.TemporaryDirectory(prefix="usp-demo-") as folder:
-            with self._broker(Path(folder)) as address:
-                return self._with_broker(address, Path(folder), live)
+        with (
+            tempfile.TemporaryDirectory(prefix="usp-demo-") as folder,
+            self._broker(Path(folder)) as address,
+        ):
+            return self._with_broker(address, Path(folder), live)
 
     # -- processes ---------------------------------------------------------------------------
 
@@ -240,7 +243,7 @@ class Demo:
                 self._scores.prediction(decode_record("prediction", message.value()))
                 self._note_return()
             elif message.topic() == config.topics.dead_letters:
-                headers = dict(message.headers() or [])
+                headers: dict[str, Any] = dict(message.headers() or [])
                 self._scores.answer(
                     (int(headers["usp.dlq.partition"]), int(headers["usp.dlq.offset"]))
                 )
@@ -268,18 +271,14 @@ class Demo:
     def _note_return(self) -> None:
         progress = self._progress
         if progress.killed_at is None:
-            if self._scores.answered == 1:
-                progress.worker = "forecasting"
-        elif progress.back_after is None:
-            # What was committed before the kill may still be on its way to this reader.
-            if self._scores.answered > progress.killed_after and time.monotonic() > (
-                progress.killed_at + 0.5
-            ):
-                progress.back_after = time.monotonic() - progress.killed_at
-                progress.worker = "forecasting again"
-                progress.notes.append(
-                    f"first forecast of the restarted worker {progress.back_after:.1f} s later"
-                )
+            progress.worker = "forecasting"
+            return
+        # What was committed before the kill may still be on its way to this reader.
+        elapsed = time.monotonic() - progress.killed_at
+        if progress.back_after is None and elapsed > IN_FLIGHT_SECONDS:
+            progress.back_after = elapsed
+            progress.worker = "forecasting again"
+            progress.notes.append(f"first forecast of the restarted worker {elapsed:.1f} s later")
 
     def _keep_alive(
         self, worker: subprocess.Popen[bytes], config: Config, folder: Path
@@ -375,10 +374,10 @@ class _PlainDisplay:
 
     def show(self, progress: _Progress, scores: Scoreboard) -> None:
         for note in progress.notes[self._told :]:
-            self._console.print(f"        {note}", highlight=False)
+            self._console.print(f"        {note}", highlight=False, soft_wrap=True)
         self._told = len(progress.notes)
         if time.monotonic() >= self._next:
-            self._console.print(_status(progress, scores), highlight=False)
+            self._console.print(_status(progress, scores), highlight=False, soft_wrap=True)
             self._next = time.monotonic() + PLAIN_EVERY_SECONDS
 
 
@@ -393,10 +392,11 @@ def run_demo(
     console = Console(stderr=as_json)
     live = console.is_terminal and not plain
     console.print(
-        "An embedded Kafka-protocol broker (one process, in memory, for demos and tests), the "
-        "worker in a\nprocess of its own, and ticks of known processes. The first start compiles "
-        "the step once.",
+        "An embedded Kafka-protocol broker (one process, in memory, for demos and tests),\n"
+        "the worker in a process of its own, and ticks of known processes.\n"
+        "The first start on a machine compiles the step, which takes some seconds.",
         highlight=False,
+        soft_wrap=True,
     )
     report = Demo(assets, ticks, seconds, console).run(live)
     if as_json:
@@ -407,8 +407,9 @@ def run_demo(
 
 
 def _print_verdict(console: Console, report: dict[str, Any]) -> None:
-    table = Table(title="RMSE of the forecasts over persistence (below 1 is better)",
-                  title_justify="left")
+    table = Table(
+        title="RMSE of the forecasts over persistence (below 1 is better)", title_justify="left"
+    )
     for position, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="left" if position == 0 else "right")
     for row in report["processes"]:
@@ -421,18 +422,22 @@ def _print_verdict(console: Console, report: dict[str, Any]) -> None:
     console.print(table)
     back = report["seconds_until_back"]
     console.print(
-        f"worker killed with -9 after {report['killed_after']:,} forecasts, back after "
-        f"{back:.1f} s" if back is not None else "the worker did not come back",
+        f"worker killed with -9 after {report['killed_after']:,} forecasts, back after {back:.1f} s"
+        if back is not None
+        else "the worker did not come back",
         highlight=False,
+        soft_wrap=True,
     )
     console.print(
         f"{report['ticks']:,} ticks in, {report['predictions']:,} answered, compared offset by "
         f"offset: {report['lost']} lost, {report['duplicated']} duplicated",
         highlight=False,
+        soft_wrap=True,
         style="bold green" if report["passed"] else "bold red",
     )
     console.print(
-        "\nNext: `usp backtest FILE` on a CSV of yours; `scripts/kafka start` and `usp run` on a "
-        "real Kafka; docs/architecture.md.",
+        "\nNext: .venv/bin/usp backtest FILE on a CSV of yours; the README on a real Kafka;\n"
+        "docs/architecture.md for how it works.",
         highlight=False,
+        soft_wrap=True,
     )

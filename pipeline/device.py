@@ -10,7 +10,6 @@ import os
 import platform
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import jax
 import jaxlib
@@ -22,7 +21,8 @@ COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 _compilations = 0
 
 
-def _count_compilation(event: str, duration: float, **_: Any) -> None:
+def _count_compilation(event: str, duration_secs: float, **details: str | int) -> None:
+    del duration_secs, details
     global _compilations
     if event == COMPILE_EVENT:
         _compilations += 1

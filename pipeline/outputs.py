@@ -104,8 +104,8 @@ class OutputWriter:
         return out
 
     def _predictions(self, info: StepInfo, results: ResultColumns) -> list[Outgoing]:
-        rows = np.flatnonzero(results.answered)
-        if not len(rows):
+        rows = np.flatnonzero(results.answered).tolist()
+        if not rows:
             return []
         records = [info.records[i] for i in rows]
 
@@ -114,7 +114,7 @@ class OutputWriter:
             return column
 
         epsilon = floats("sinkhorn_epsilon")
-        columns = {
+        columns: dict[str, Any] = {
             "asset_id": [info.asset_id[i] for i in rows],
             "timestamp_ns": info.timestamp_ns[rows],
             "request_id": [info.request_id[i] for i in rows],
@@ -136,7 +136,7 @@ class OutputWriter:
 
     def _telemetry_records(self, info: StepInfo, results: ResultColumns) -> list[Outgoing]:
         due = results.answered & (results.answered_ticks % self._every == 0)
-        rows = np.flatnonzero(due)
+        rows = np.flatnonzero(due).tolist()
         records = [info.records[i] for i in rows]
         values = []
         for i in rows:
@@ -172,7 +172,7 @@ class OutputWriter:
 
     def _events(self, info: StepInfo, results: ResultColumns) -> list[Outgoing]:
         out = []
-        for i in np.flatnonzero(results.events):
+        for i in np.flatnonzero(results.events).tolist():
             record = info.records[i]
             for kind in Events(int(results.events[i])):
                 value = self._event.encode_record(

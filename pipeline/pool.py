@@ -42,7 +42,7 @@ class TickColumns(NamedTuple):
 
 class _Undo(NamedTuple):
     slab: int
-    index: Host
+    rows_at: Host
     rows: Any
 
 
@@ -184,17 +184,15 @@ class StatePool:
         values = self._values_of(config)
         pending = []
         for call in calls:
-            block = LaneTick(
-                *(_scatter(column, call, self._tile) for column in ticks),
-                present=_scatter(np.ones(len(slots), np.bool_), call, self._tile),
-            )
+            columns = (*ticks, np.ones(len(slots), np.bool_))
+            block = LaneTick._make(_scatter(column, call, self._tile) for column in columns)
             slab, old_rows, table = self._advance(
-                values, self._slabs[call.slab], call.index, block, np.int32(call.rounds)
+                values, self._slabs[call.slab], call.rows_at, block, np.int32(call.rounds)
             )
             self._slabs[call.slab] = slab
             if journal and not self._touched.issuperset(call.slots):
                 self._touched.update(call.slots)
-                self._journal.append(_Undo(call.slab, call.index, old_rows))
+                self._journal.append(_Undo(call.slab, call.rows_at, old_rows))
             pending.append((call, table))
         self.calls += len(calls)
         self.lanes_used += len(slots)
@@ -211,7 +209,7 @@ class StatePool:
     def rollback(self) -> None:
         """Every state becomes what it was at the last commit."""
         for undo in reversed(self._journal):
-            self._slabs[undo.slab] = self._write(self._slabs[undo.slab], undo.index, undo.rows)
+            self._slabs[undo.slab] = self._write(self._slabs[undo.slab], undo.rows_at, undo.rows)
         self.commit()
 
     def rows(self, slots: Sequence[int]) -> Host:
@@ -312,21 +310,15 @@ def _result_layout(config: PredictorConfig) -> _ResultLayout:
 
 def _empty_block(tile: int) -> LaneTick:
     shape = (ROUNDS, tile)
-    return LaneTick(
-        magnitude=np.zeros(shape),
-        timestamp_ns=np.zeros(shape, np.int64),
-        now_ns=np.zeros(shape, np.int64),
-        dispersion_proxy=np.zeros(shape),
-        reference=np.zeros(shape),
-        present=np.zeros(shape, np.bool_),
-    )
+    types = (np.float64, np.int64, np.int64, np.float64, np.float64, np.bool_)
+    return LaneTick._make(np.zeros(shape, each) for each in types)
 
 
 class _Call(NamedTuple):
     """One device call: which ticks it folds and where each of them sits in its block."""
 
     slab: int
-    index: Host
+    rows_at: Host
     slots: frozenset[int]
     ticks: Host
     round_of: Host
@@ -368,7 +360,7 @@ def _plan(slots: Host, slab_rows: int, tile: int) -> list[_Call]:
                 calls.append(
                     _Call(
                         slab=int(slab),
-                        index=index,
+                        rows_at=index,
                         slots=frozenset(unique[chosen].tolist()),
                         ticks=ticks,
                         round_of=round_of,

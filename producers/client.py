@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-Headers = list[tuple[str, bytes]]
+Headers = list[tuple[str, str | bytes | None]]
 
 
 class Outgoing(NamedTuple):
@@ -154,9 +154,7 @@ class TransactionalProducer:
     def abort(self, deadline_seconds: float) -> None:
         """Abort the open transaction, if any."""
         if self.open:
-            self._guard(
-                lambda: self._client.purge(in_queue=True, in_flight=False, blocking=False)
-            )
+            self._guard(lambda: self._client.purge(in_queue=True, in_flight=False, blocking=False))
             self._repeat(
                 lambda left: self._client.abort_transaction(left), deadline_seconds, OutcomeUnknown
             )

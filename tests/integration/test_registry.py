@@ -9,7 +9,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-
 from pipeline.registry import (
     INPUT_COMPATIBILITY,
     OUTPUT_COMPATIBILITY,

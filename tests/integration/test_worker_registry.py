@@ -188,8 +188,15 @@ def test_what_an_unknown_id_hid_stays_hidden_in_a_replay(rig):
     worker = rig.start("only", USP__SNAPSHOT__EVERY_TICKS="1000")
     for number in range(8):
         send(rig, known, load_schema("tick"), "one", number * PARTITIONS)
-    rig.send_raw(b"one", framed(known + 1000, load_schema("tick"), {
-        "asset_id": "one", "magnitude": 5.0, "timestamp_ns": BASE_NS + 33 * SECOND_NS}), 0)
+    rig.send_raw(
+        b"one",
+        framed(
+            known + 1000,
+            load_schema("tick"),
+            {"asset_id": "one", "magnitude": 5.0, "timestamp_ns": BASE_NS + 33 * SECOND_NS},
+        ),
+        0,
+    )
     for number in range(9, 16):
         send(rig, known, load_schema("tick"), "one", number * PARTITIONS)
     rig.producer.flush()

@@ -33,8 +33,9 @@ SECOND_NS = 1_000_000_000
 
 TICK_SCHEMA = fastavro.parse_schema(load_schema("tick"))
 SINGLE_OBJECT_HEADER = b"\xc3\x01" + bytes.fromhex(
-    fastavro.schema.fingerprint(fastavro.schema.to_parsing_canonical_form(TICK_SCHEMA),
-                                "CRC-64-AVRO")
+    fastavro.schema.fingerprint(
+        fastavro.schema.to_parsing_canonical_form(TICK_SCHEMA), "CRC-64-AVRO"
+    )
 )
 
 Source = tuple[int, int]
@@ -176,8 +177,7 @@ class Rig:
         self.application = prefix
         self.topics = {
             name: f"{prefix}.{name.replace('_', '-')}"
-            for name in ("ticks", "predictions", "telemetry", "events", "snapshots",
-                         "dead_letters")
+            for name in ("ticks", "predictions", "telemetry", "events", "snapshots", "dead_letters")
         }
         self.admin = AdminClient({"bootstrap.servers": bootstrap})
         self.create_topics()
@@ -234,9 +234,7 @@ class Rig:
             self.offsets.add((message.partition(), message.offset()))
 
         value = plain_tick(asset, magnitude, timestamp_ns)
-        self.producer.produce(
-            self.topics["ticks"], value, asset, on_delivery=delivered, **options
-        )
+        self.producer.produce(self.topics["ticks"], value, asset, on_delivery=delivered, **options)
 
     def send_raw(self, key: bytes | None, value: bytes | None, partition: int) -> None:
         """Queue arbitrary bytes."""
@@ -345,9 +343,7 @@ class Rig:
         try:
             wanted = [TopicPartition(self.topics["ticks"], p) for p in range(PARTITIONS)]
             committed = {tp.partition: tp.offset for tp in reader.committed(wanted, timeout=10)}
-            ends = {
-                tp.partition: reader.get_watermark_offsets(tp, timeout=10)[1] for tp in wanted
-            }
+            ends = {tp.partition: reader.get_watermark_offsets(tp, timeout=10)[1] for tp in wanted}
         finally:
             reader.close()
         return all(max(committed[p], 0) >= ends[p] for p in ends)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Sequence
 from functools import cache
 
 import msgspec
@@ -59,6 +61,20 @@ def _in_force(base: PredictorConfig, number: int, values: tuple[tuple[str, float
 def in_force(base: PredictorConfig, generation: Generation) -> InForce:
     """The configuration of a generation: structure from `base`, tunables from the log."""
     return _in_force(base, generation.number, tuple(sorted(generation.values.items())))
+
+
+class Timeline:
+    """Parameters of one partition by offset."""
+
+    def __init__(self, base: PredictorConfig, generations: Sequence[Generation]) -> None:
+        self._starts = [generation.start for generation in generations]
+        self._in_force = [in_force(base, generation) for generation in generations]
+
+    def at(self, offset: int) -> InForce:
+        """What holds for a tick at `offset`; before the first start, the first."""
+        if len(self._in_force) == 1 or offset >= self._starts[-1]:
+            return self._in_force[-1]
+        return self._in_force[max(bisect.bisect_right(self._starts, offset) - 1, 0)]
 
 
 def continued(

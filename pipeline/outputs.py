@@ -73,7 +73,7 @@ class StepInfo(NamedTuple):
 
 def input_header(topic: str, record: Record) -> Headers:
     """Where an output comes from."""
-    return [("usp.input", f"{topic}/{record.partition}/{record.offset}".encode())]
+    return [("usp.input", b"%s/%d/%d" % (topic.encode(), record.partition, record.offset))]
 
 
 def _present(values: Host) -> Nullable:

@@ -85,6 +85,8 @@ class StatePool:
         self._rows = slab_assets + 1
         lane = jax.eval_shape(lambda: init_lane(config))
         self.layout: Layout = layout_of(lane)
+        self.fingerprint = f"{STATE_VERSION}:{self.layout.fingerprint[:16]}"
+        """Version and layout of the rows; rows of another one are not loaded."""
         self._fresh = np.asarray(
             pack(self.layout, jax.tree.map(lambda leaf: leaf[None], init_lane(config)))
         )[0]
@@ -111,11 +113,6 @@ class StatePool:
     def state_bytes(self) -> int:
         """Bytes of one asset on the device and on the wire."""
         return self.layout.width * 8
-
-    @property
-    def fingerprint(self) -> str:
-        """Version and layout of the rows; rows of another one are not loaded."""
-        return f"{STATE_VERSION}:{self.layout.fingerprint[:16]}"
 
     def warm_up(self) -> None:
         """Compile, or load from the cache, everything that is called later."""

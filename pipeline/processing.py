@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from consumers.events import Record
-from pipeline.generations import InForce
+from pipeline.generations import InForce, Timeline
 from pipeline.outputs import StepInfo
 from pipeline.pool import ResultColumns, StatePool, TickColumns
 from predictor.config import Ingestion
@@ -144,13 +144,14 @@ class Stepper:
         self,
         records: Sequence[Record],
         decoded: Decoded,
-        force: Callable[[int, int], InForce],
+        timeline_of: Callable[[int], Timeline],
         journal: bool,
     ) -> tuple[StepInfo, ResultColumns]:
-        """Fold the ticks; `force(partition, offset)` gives the parameters of a tick."""
+        """Fold the ticks, each under the parameters of its offset in its partition."""
         began = self._clock()
         mine = [records[int(i)] for i in decoded.positions]
-        in_force = [force(record.partition, record.offset) for record in mine]
+        timelines = {p: timeline_of(p) for p in {record.partition for record in mine}}
+        in_force = [timelines[record.partition].at(record.offset) for record in mine]
         slots = self._slots(mine, decoded.asset_id)
         results = self._step_by_configuration(slots, decoded.ticks, in_force, journal)
         seconds = self._clock() - began
@@ -179,17 +180,19 @@ class Stepper:
     def _step_by_configuration(
         self, slots: Host, ticks: TickColumns, in_force: Sequence[InForce], journal: bool
     ) -> ResultColumns:
-        configurations = {force.config: None for force in in_force}
-        if len(configurations) == 1:
-            return self._pool.step(slots, ticks, next(iter(configurations)), journal)
+        # By identity: equal parameters are one object, and hashing them costs more than a tick.
+        distinct = {id(force): force for force in in_force}
+        if len(distinct) == 1:
+            (force,) = distinct.values()
+            return self._pool.step(slots, ticks, force.config, journal)
         # Partitions may run under different parameters, and a replay may cross from one
         # generation to the next: a partition's ticks come in offset order, so its earlier
         # generation is met first.
         pieces = []
-        for config in configurations:
-            chosen = np.array([i for i, f in enumerate(in_force) if f.config == config])
+        for force in distinct.values():
+            chosen = np.array([i for i, each in enumerate(in_force) if each is force])
             part = TickColumns(*(column[chosen] for column in ticks))
-            pieces.append((chosen, self._pool.step(slots[chosen], part, config, journal)))
+            pieces.append((chosen, self._pool.step(slots[chosen], part, force.config, journal)))
         return ResultColumns.merged(pieces, len(slots))
 
 

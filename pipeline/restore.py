@@ -19,9 +19,8 @@ from consumers.events import Located, Polled, Record
 from consumers.reader import BEGINNING, LogReader, Unanswered
 from pipeline.config import Config
 from pipeline.generations import (
-    InForce,
+    Timeline,
     continued,
-    in_force,
     structure_hash,
     tunable_values,
 )
@@ -453,7 +452,7 @@ class Restorer:
                     request_id=[decoded.request_id[i] for i in wanted],
                     state_tag=[decoded.state_tag[i] for i in wanted],
                 )
-                info, _ = self._stepper.step(mine, decoded, self._parameters, journal=False)
+                info, _ = self._stepper.step(mine, decoded, self._timeline, journal=False)
                 now = time.time_ns()
                 for record, asset in zip(info.records, info.asset_id, strict=True):
                     part = self._session[record.partition]
@@ -472,11 +471,11 @@ class Restorer:
                     "set schemas.registry_url to the registry that knows the schema"
                 )
 
-    def _parameters(self, partition: int, offset: int) -> InForce:
+    def _timeline(self, partition: int) -> Timeline:
         ledger = self._session[partition].ledger
         if ledger is None:
             raise RuntimeError("a partition is replayed before it was decided")
-        return parameters_at(self._config, ledger, offset)
+        return Timeline(self._config.predictor, ledger.generations)
 
     def _complete(self, part: _Partition) -> RestoredPartition:
         ledger = part.ledger
@@ -533,10 +532,3 @@ class Restorer:
         return RestoredPartition(part.number, part.committed, ledger, is_new, tuple(announcements))
 
 
-def parameters_at(config: Config, ledger: PartitionLedger, offset: int) -> InForce:
-    """The parameters that hold for a tick at `offset`."""
-    chosen = ledger.generations[0]
-    for generation in ledger.generations[1:]:
-        if generation.start <= offset:
-            chosen = generation
-    return in_force(config.predictor, chosen)

@@ -24,6 +24,7 @@ class Connection(NamedTuple):
     reader: LogReader
     framings: Framings
     registry: Registry | None
+    partitions: int
 
 
 def connect(config: Config, settings: dict[str, Any], maximum_bytes: int) -> Connection:
@@ -32,7 +33,7 @@ def connect(config: Config, settings: dict[str, Any], maximum_bytes: int) -> Con
     **Failure:** `UserError` with exit code 4 after `worker.startup_timeout_seconds`.
     """
     deadline = time.monotonic() + config.worker.startup_timeout_seconds
-    preflight(config, config.worker.startup_timeout_seconds)
+    partitions = preflight(config, config.worker.startup_timeout_seconds)
     producer = TransactionalProducer(
         settings, config.transactional_id, config.kafka.transaction_timeout_ms, maximum_bytes
     )
@@ -47,7 +48,8 @@ def connect(config: Config, settings: dict[str, Any], maximum_bytes: int) -> Con
     reader = LogReader(settings, config.kafka.application_id)
     reader.warm(max(deadline - time.monotonic(), 1.0))
     registry = Registry(config.schemas.registry_url) if config.schemas.registry_url else None
-    return Connection(producer, reader, _framings(config, registry, deadline), registry)
+    framings = _framings(config, registry, deadline)
+    return Connection(producer, reader, framings, registry, partitions)
 
 
 def _framings(config: Config, registry: Registry | None, deadline: float) -> Framings:

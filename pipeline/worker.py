@@ -21,6 +21,7 @@ from pipeline.generations import Timeline, pruned, structure_hash
 from pipeline.ledger import PartitionLedger, SnapshotPolicy
 from pipeline.log import Log
 from pipeline.outputs import Framings, OutputWriter
+from pipeline.placement import Placement
 from pipeline.pool import StatePool
 from pipeline.processing import OUTSIDE_OF_THE_LOG, Stepper, decode, next_positions
 from pipeline.restore import (
@@ -66,6 +67,8 @@ DRAIN_ASSETS = 500
 
 RECONNECT_SECONDS = 5.0
 FLOOR_CHECK_SECONDS = 1.0
+REPORT_SECONDS = 10.0
+ASSIGNMENT_SECONDS = 30.0
 MAX_POLL_INTERVAL_MS = 300_000
 MAXIMUM_RECORD_BYTES = 16 * 1024 * 1024
 
@@ -86,6 +89,7 @@ class Worker:
         reader: LogReader,
         framings: Framings,
         registry: Any,
+        partitions: int,
         environment: str,
         log: Log,
     ) -> None:
@@ -104,6 +108,11 @@ class Worker:
         self._waiting: dict[int, int] = {}
         self._uncommitted_starts: set[int] = set()
         self._passed_over = False
+        self._placement = Placement(partitions)
+        self._placement_reported = (0, 0)
+        self._next_report = 0.0
+        self._assigned_once = False
+        self._expect_assignment_by = 0.0
         self._next_floor_check = 0.0
         self._stop = threading.Event()
         self._closed = False
@@ -148,6 +157,7 @@ class Worker:
     def run(self) -> None:
         """Join the group and work until `stop`; raises what ends a worker otherwise."""
         self._consumer.subscribe()
+        self._expect_assignment_by = time.monotonic() + ASSIGNMENT_SECONDS
         self._log.info("joined", group=self._config.kafka.application_id)
         while not self._closed:
             if self._stop.is_set():
@@ -169,6 +179,7 @@ class Worker:
         self._dispatch(core.Due(time.monotonic_ns(), interval))
         self._move_idle_floors()
         self._schemas.refresh()
+        self._report()
 
     def _wait(self) -> float:
         if self._restorer.busy:
@@ -255,6 +266,36 @@ class Worker:
                 self._ledgers[record.partition].mark_due([asset])
         for partition, (names, offsets) in touched.items():
             self._ledgers[partition].touch(names, offsets, now_ns)
+        is_first = (results.answered_ticks == 1) & results.answered
+        if is_first.any():
+            for record, asset, new in zip(records, assets, is_first.tolist(), strict=True):
+                if new:
+                    self._placement.first_seen(record.partition, [asset])
+
+    def _report(self) -> None:
+        """Say now and then what an operator should know and no error shows."""
+        now = time.monotonic()
+        if now < self._next_report:
+            return
+        self._next_report = now + REPORT_SECONDS
+        if not self._assigned_once and now > self._expect_assignment_by:
+            self._expect_assignment_by = now + ASSIGNMENT_SECONDS
+            self._log.warning(
+                "no_assignment_yet",
+                protocol=self._config.kafka.group_protocol,
+                remedy='kafka.group_protocol = "consumer" needs brokers 4.0 or newer; a static '
+                "member waits for its session, at most kafka.session_timeout_ms",
+            )
+        found = (self._placement.misplaced, self._placement.split)
+        if found != self._placement_reported:
+            self._placement_reported = found
+            self._log.warning(
+                "placement",
+                assets_not_where_murmur2_puts_them=found[0],
+                assets_in_several_partitions=found[1],
+                meaning="state belongs to (partition, asset); give producers "
+                "partitioner=murmur2_random",
+            )
 
     def _write(self, outgoing: list[Outgoing]) -> bool:
         """Produce inside the transaction; False where it had to be undone."""
@@ -469,6 +510,7 @@ class Worker:
     def _forget(self, partitions: tuple[int, ...]) -> None:
         self._restorer.cancel(partitions)
         for partition in partitions:
+            self._placement.forget(partition, self._pool.assets(partition))
             self._pool.drop(partition)
             self._ledgers.pop(partition, None)
             self._committed.pop(partition, None)
@@ -479,6 +521,7 @@ class Worker:
 
     def _on_assigned(self, partitions: tuple[int, ...]) -> None:
         self._log.info("assigned", partitions=partitions)
+        self._assigned_once = True
         self._dispatch(core.Assigned(partitions, self._consumer.incremental))
 
     def _on_revoked(self, partitions: tuple[int, ...]) -> None:
@@ -496,6 +539,7 @@ class Worker:
         if restored.is_new or self._ledgers[partition].control_due:
             self._uncommitted_starts.add(partition)
         self._committed[partition] = restored.committed
+        self._placement.first_seen(partition, self._pool.assets(partition))
         self._announcements += restored.announcements
         self._dispatch(core.Restored(partition, restored.committed))
 
@@ -632,6 +676,7 @@ def _start(config: Config, log: Log) -> Worker:
         connection.reader,
         connection.framings,
         connection.registry,
+        connection.partitions,
         environment,
         log,
     )

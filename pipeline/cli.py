@@ -1,243 +1,204 @@
-"""The `usp` command. Heavy imports wait until a command needs them."""
+"""`usp`: the command line. Commands import what they need when they run, so that help is fast."""
 
 from __future__ import annotations
 
-import json
-import signal
+import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from pipeline import cli_backtest, cli_config, cli_produce, cli_topics, cli_watch
+from pipeline.cli_common import ConfigFile, Json, command, load_config, show_json
 from pipeline.errors import ExitCode, UserError
 
-if TYPE_CHECKING:
-    from pipeline.config import Config
+EXIT_CODES = """
+Exit codes: 0 ok, 1 the result is a failure, 2 usage, 3 configuration, 4 preflight (broker,
+topic or registry), 5 fenced by another worker, 6 authentication, 7 data-loss policy.
+"""
 
-EXIT_CODES = (
-    "Exit codes: 0 ok, 2 usage, 3 configuration, 4 preflight (broker, topics, registry), 5 fenced "
-    "by another worker, 6 authentication, 7 offsets, snapshots and log disagree."
-)
+INTERRUPTED = 130
+"""What a shell reports of a command ended by Ctrl-C."""
 
 app = typer.Typer(
     name="usp",
-    help=(
-        "Turn a Kafka topic of ticks into a topic of calibrated one-step-ahead forecasts, exactly "
-        "once.\n\nStart with `usp demo`: it needs no Kafka, no Java and no account. " + EXIT_CODES
-    ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-topics_app = typer.Typer(
-    help="Create and check the topics of this application.", no_args_is_help=True
-)
-config_app = typer.Typer(help="Check and show the configuration.", no_args_is_help=True)
-bench_app = typer.Typer(help="Measure what the parts cost on this machine.", no_args_is_help=True)
-app.add_typer(topics_app, name="topics")
-app.add_typer(config_app, name="config")
-app.add_typer(bench_app, name="bench")
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        help="Configuration file; without it config.toml of this folder if there is one. "
-        "USP__SECTION__KEY in the environment overrides it.",
-        show_default=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=" ".join(EXIT_CODES.split()),
+    help=(
+        "Kafka ticks in, calibrated one-step-ahead forecasts out, exactly once.\n\n"
+        "Start with [bold]usp demo[/bold]: no Kafka, no Docker, no account. "
+        "With a Kafka: [bold]usp topics apply[/bold], [bold]usp run[/bold], "
+        "[bold]usp produce FILE[/bold], [bold]usp watch[/bold]. "
+        "Without one: [bold]usp backtest FILE[/bold]."
     ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+)
 
 
-def _load(path: Path | None) -> Config:
-    from pipeline.config import ConfigError, load
-
-    default = Path("config.toml")
-    try:
-        return load(path if path is not None else default if default.exists() else None)
-    except ConfigError as error:
-        raise UserError(str(error), ExitCode.CONFIGURATION) from None
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value))
-
-
-@app.command()
+@command(app)
 def demo(
     assets: Annotated[int, typer.Option(min=1, help="Series of each process.")] = 4,
     ticks: Annotated[int, typer.Option(min=150, help="Ticks of each series.")] = 600,
     seconds: Annotated[float, typer.Option(min=1.0, help="Time over which they are fed.")] = 20.0,
-    plain: Annotated[bool, typer.Option(help="Plain lines instead of a live table.")] = False,
-    as_json: JsonOption = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a live table.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Run everything on this machine once, with one kill -9 of the worker in the middle.
+    """Show everything at work on this machine, with one kill −9 of the worker in the middle.
 
-    An embedded broker, the real worker in its own process, ticks of known processes. At the end
-    every input offset is compared with the answers: nothing lost, nothing twice.
+    An embedded broker (for demos and tests: one process, nothing replicated), synthetic ticks of
+    known processes and the real worker. At the end, offset by offset: nothing lost, nothing
+    twice, and the accuracy against persistence.
+
+    $ usp demo
+    $ usp demo --assets 10 --ticks 1000 --json
+
+    Exit codes: 0 when nothing was lost or repeated, 1 otherwise.
     """
     from pipeline.demo import run_demo
 
     raise typer.Exit(run_demo(assets, ticks, seconds, plain, as_json))
 
 
-@app.command(epilog=EXIT_CODES)
-def run(config: ConfigOption = None) -> None:
-    """Run one worker until SIGTERM or SIGINT.
+@command(app)
+def run(config_file: ConfigFile = None) -> None:
+    """Run one worker until SIGTERM: read ticks, write forecasts, exactly once.
 
-    Start more of them with the same kafka.application_id and different kafka.instance_id to share
-    the partitions. Logs are JSON lines on standard error.
+    More workers with the same kafka.application_id and different kafka.instance_id share the
+    partitions. SIGTERM finishes, commits and ends within 25 s.
+
+    $ usp run
+    $ USP__KAFKA__INSTANCE_ID=worker-2 usp run --config prod.toml
+
+    Exit codes: 0 after SIGTERM, 3 configuration, 4 broker, topics or registry not there, 5 another
+    worker took this kafka.instance_id, 6 authentication, 7 offsets and states disagree.
     """
-    loaded = _load(config)
-    from pipeline.worker import run_worker
+    import signal
 
-    raise typer.Exit(run_worker(loaded))
+    # Until the worker's own handler is there, nothing has begun that would have to be finished.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    config = load_config(config_file)
+    from pipeline.process import run_worker
+
+    raise typer.Exit(run_worker(config))
 
 
-@app.command()
+@command(app)
 def broker(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 9092,
     topic: Annotated[
         list[str] | None,
-        typer.Option(help="Topic to create, NAME:PARTITIONS or NAME:PARTITIONS:compact."),
+        typer.Option(metavar="NAME:PARTITIONS[:compact]", help="Topic to create; repeatable."),
     ] = None,
 ) -> None:
-    """Run the embedded Kafka-protocol broker, for demos and tests.
+    """Run the embedded broker alone, for demos and tests only: nothing is kept, nothing replicated.
 
-    One process, in memory: nothing is replicated and nothing survives its end. Its transactions
-    are real. Prints the address once it listens.
+    It speaks the Kafka protocol with real transactions, holds everything in memory and forgets it
+    at the end. Its first line of output is its address. For real work use Apache Kafka
+    (scripts/kafka start).
+
+    $ usp broker
+    $ usp broker --port 0 --topic ticks:4 --topic states:4:compact
+
+    Exit codes: 0 after SIGTERM or Ctrl-C, 4 when the port is taken.
     """
-    from pipeline.broker.__main__ import main as run_broker
+    import argparse
+    import asyncio
 
-    arguments = ["--host", host, "--port", str(port)]
-    for each in topic or []:
-        arguments += ["--topic", each]
-    typer.echo(
-        "embedded broker for demos and tests: one process, in memory, nothing replicated", err=True
-    )
-    raise typer.Exit(run_broker(arguments) or 0)
+    from pipeline.broker.__main__ import parse_topic, serve
 
-
-def _print_steps(steps: list[Any], subjects: dict[str, int], as_json: bool) -> None:
-    if as_json:
-        rows = [
-            {
-                "topic": s.topic,
-                "action": s.action,
-                "detail": s.detail,
-                "partitions": s.partitions,
-                "settings": dict(s.settings),
-            }
-            for s in steps
-        ]
-        _print_json({"topics": rows, "subjects": subjects})
-        return
-    width = max(len(step.topic) for step in steps)
-    for step in steps:
-        typer.echo(f"{step.action:<7} {step.topic:<{width}}  {step.detail}")
-    for subject, schema_id in subjects.items():
-        typer.echo(f"schema  {subject}  id {schema_id}")
+    try:
+        topics = [parse_topic(text) for text in topic or ()]
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"--topic: {error}", ExitCode.USAGE) from None
+    typer.echo("usp broker: for demos and tests; in memory, nothing is replicated", err=True)
+    wanted = argparse.Namespace(host=host, port=port, topic=topics, auto_create=0)
+    try:
+        asyncio.run(serve(wanted))
+    except ValueError as error:
+        raise UserError(f"--topic: {error}", ExitCode.USAGE) from None
+    except OSError as error:
+        raise UserError(
+            f"--port: cannot listen on {host}:{port} ({error.strerror or error}); choose another "
+            "one, 0 takes a free one",
+            ExitCode.PREFLIGHT,
+        ) from None
 
 
-@topics_app.command("plan")
-def topics_plan(
-    config: ConfigOption = None,
-    partitions: Annotated[
-        int | None, typer.Option(min=1, help="Partitions of the input topic, if it is created.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Compare the topics with what they must be; changes nothing."""
-    loaded = _load(config)
-    from pipeline.topics import Cluster, plan
-
-    steps = plan(loaded, Cluster(loaded), partitions)
-    _print_steps(steps, {}, as_json)
-    if any(step.action == "refuse" for step in steps):
-        raise typer.Exit(ExitCode.PREFLIGHT)
+bench_app = typer.Typer(no_args_is_help=True, help="Measure what the machine can do.")
+app.add_typer(bench_app, name="bench")
 
 
-@topics_app.command("apply", epilog=EXIT_CODES)
-def topics_apply(
-    config: ConfigOption = None,
-    partitions: Annotated[
-        int | None,
-        typer.Option(min=1, help="Partitions of the input topic, if it is created (4)."),
-    ] = None,
-    replication: Annotated[
-        int | None,
-        typer.Option(min=1, help="Copies of new topics; default: up to 3, as brokers there are."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Create what is missing and mend what can be mended; repeat it at will.
-
-    With schemas.registry_url it also registers the schemas under <topic>-value; the worker never
-    does.
-    """
-    loaded = _load(config)
-    from pipeline.topics import apply
-
-    steps, subjects = apply(loaded, partitions, replication, dry_run)
-    _print_steps(steps, subjects, as_json)
-
-
-@config_app.command("check", epilog=EXIT_CODES)
-def config_check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Validate the file and the environment; says ok or what is wrong and what to write."""
-    loaded = _load(config)
-    from predictor.config import config_hash
-
-    digest = config_hash(loaded.predictor)
-    if as_json:
-        _print_json({"ok": True, "config_hash": digest})
-    else:
-        typer.echo(f"ok, config_hash {digest}")
-
-
-@config_app.command("show")
-def config_show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Print the configuration in force, with every default; secrets are masked."""
-    loaded = _load(config)
-    from pipeline.config import as_json_tree, as_toml
-
-    if as_json:
-        _print_json(as_json_tree(loaded))
-    else:
-        typer.echo(as_toml(loaded), nl=False)
-
-
-@bench_app.command("step")
+@command(bench_app, "step")
 def bench_step(
-    config: ConfigOption = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Time per case.")] = 1.0,
-    as_json: JsonOption = False,
+    config_file: ConfigFile = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time per batch size.")] = 1.0,
+    as_json: Json = False,
 ) -> None:
-    """Time the compiled step by batch size: microseconds per tick and core, state bytes."""
-    loaded = _load(config)
+    """Measure what one tick costs in the numerical core, by batch size; no Kafka.
+
+    $ usp bench step
+    $ usp bench step --json > step.json
+    """
+    config = load_config(config_file)
     from pipeline.bench import measure, print_step_table
 
-    report = measure(loaded, seconds)
+    report = measure(config, seconds)
     if as_json:
-        _print_json(report)
+        show_json(report)
     else:
         print_step_table(report)
 
 
-def main() -> None:
-    """Entry point: every failure that a user can mend is one line on standard error."""
-    # Until a command takes over, SIGTERM ends with success: nothing was begun.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+for module in (cli_produce, cli_watch, cli_backtest, cli_topics, cli_config):
+    module.add_to(app)
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command line; returns the exit code. Errors are one line on standard error."""
     try:
-        app()
+        code = app(args=list(arguments), prog_name="usp", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
     except UserError as error:
-        typer.echo(f"usp: {error}", err=True)
-        sys.exit(int(error.exit_code))
+        return _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        # The reader of a pipe (`usp watch | head`) has what it wanted.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    except Exception as error:
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    # The parser's own errors have no public base class; their messages are for the user.
+    if hasattr(error, "format_message"):
+        context = getattr(error, "ctx", None)
+        command_path = context.command_path if context is not None else "usp"
+        said = error.format_message().strip().rstrip(".")
+        return _fail(f"{said}; see {command_path} --help", ExitCode.USAGE) if said else 2
+    # Loading the configuration loads the numerical core; whoever raised this has it loaded.
+    configuration = sys.modules.get("pipeline.config")
+    if configuration is not None and isinstance(error, configuration.ConfigError):
+        return _fail(str(error), ExitCode.CONFIGURATION)
+    if os.environ.get("USP_DEBUG"):
+        raise error
+    text = f"internal error, {type(error).__name__}: {error}; USP_DEBUG=1 shows where"
+    return _fail(text, ExitCode.FAILED)
+
+
+def _fail(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    sys.stderr.write(f"usp: {line}\n")
+    return int(code)
+
+
+def main() -> None:
+    """Entry point of `usp`."""
+    sys.exit(run_command(sys.argv[1:]))

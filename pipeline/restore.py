@@ -10,83 +10,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from enum import Enum, auto
 
 import numpy as np
 
-from consumers.events import Located, Polled, Record
+from consumers.events import Polled, Record
 from consumers.reader import BEGINNING, LogReader, Unanswered
 from pipeline.config import Config
-from pipeline.generations import (
-    Timeline,
-    continued,
-    structure_hash,
-    tunable_values,
-)
-from pipeline.ledger import Generation, PartitionLedger
+from pipeline.generations import Timeline
 from pipeline.log import Log
 from pipeline.pool import StatePool
 from pipeline.processing import OUTSIDE_OF_THE_LOG, Decoded, Stepper, decode
-from pipeline.snapshot import (
-    CONTROL_KEY,
-    AssetSnapshot,
-    Control,
-    OffsetMetadata,
-    SnapshotError,
-    decode_control,
-    decode_metadata,
-    decode_snapshot,
-)
+from pipeline.recovery import DataLossRefused, PartitionRecovery, RestoredPartition
 from schemas.codec import TickDecoder
 
 QUESTION_SECONDS = 1.0
 STALL_SECONDS = 20.0
 
 
-class DataLossRefused(Exception):
-    """Offsets, snapshots and log disagree; going on would lose or repeat (exit 7)."""
-
-
-class StructureRefused(Exception):
-    """The states in the log were made by another structure (exit 3)."""
-
-
 class _Stage(Enum):
     LOCATING = auto()
     READING = auto()
     REPLAYING = auto()
-
-
-@dataclass
-class _Partition:
-    number: int
-    retained: int | None
-    located: Located | None = None
-    metadata: OffsetMetadata | None = None
-    snapshots_end: int = 0
-    snapshots: dict[str, AssetSnapshot] = field(default_factory=dict)
-    damaged: dict[str, str] = field(default_factory=dict)
-    control: Control | None = None
-    ledger: PartitionLedger | None = None
-    committed: int = 0
-    floor: int = 0
-    begin_after: dict[str, int] = field(default_factory=dict)
-    replayed: int = 0
-    done: bool = False
-
-
-@dataclass(frozen=True)
-class RestoredPartition:
-    """A partition whose state is complete. `ledger` is None where a kept state was good.
-    `is_new`: nothing was committed before; its start must be committed before the first
-    tick. `announcements` are (kind, severity, detail, asset) of worker events."""
-
-    partition: int
-    committed: int
-    ledger: PartitionLedger | None
-    is_new: bool
-    announcements: tuple[tuple[str, str, str, str | None], ...] = ()
 
 
 class Restorer:
@@ -112,7 +57,7 @@ class Restorer:
         self._environment = environment
         self._log = log
         self._requested: dict[int, int | None] = {}
-        self._session: dict[int, _Partition] = {}
+        self._session: dict[int, PartitionRecovery] = {}
         self._stage = _Stage.LOCATING
         self._began = 0.0
         self._stalled = False
@@ -141,7 +86,7 @@ class Restorer:
         if not self._session:
             if not self._requested:
                 return []
-            self._session = {p: _Partition(p, kept) for p, kept in self._requested.items()}
+            self._session = {p: PartitionRecovery(p, kept) for p, kept in self._requested.items()}
             self._requested = {}
             self._enter(_Stage.LOCATING)
         if not self._stalled and time.monotonic() - self._began > STALL_SECONDS:
@@ -208,7 +153,7 @@ class Restorer:
             for record in polled.records:
                 part = self._session.get(record.partition)
                 if part is not None and record.offset < part.snapshots_end:
-                    self._take(part, record)
+                    part.take(self._config, record)
                 if part is not None and record.offset >= part.snapshots_end - 1:
                     part.done = True
             for number, end in polled.ends.items():
@@ -219,50 +164,6 @@ class Restorer:
             self._reader.unassign()
             self._prepare()
 
-    def _take(self, part: _Partition, record: Record) -> None:
-        if record.key == CONTROL_KEY:
-            if record.value is None:
-                return
-            try:
-                control = decode_control(record.value)
-            except SnapshotError as error:
-                raise DataLossRefused(
-                    f"control record of partition {part.number}: {error}; restore the snapshots "
-                    "topic from a backup, or start a new application_id"
-                ) from None
-            self._check_origin(control.origin.application_id, control.origin.topic, part.number)
-            part.control = control
-            return
-        asset = (record.key or b"").decode("utf-8", "replace")
-        if record.value is None:
-            part.snapshots.pop(asset, None)
-            part.damaged.pop(asset, None)
-            return
-        try:
-            snapshot = decode_snapshot(record.value)
-        except SnapshotError as error:
-            part.damaged[asset] = str(error)
-            return
-        self._check_origin(snapshot.origin.application_id, snapshot.origin.topic, part.number)
-        if snapshot.asset != asset or snapshot.origin.partition != part.number:
-            part.damaged[asset] = (
-                f"it belongs to asset {snapshot.asset!r} of partition {snapshot.origin.partition}"
-            )
-            return
-        best = part.snapshots.get(asset)
-        if best is None or snapshot.next_offset >= best.next_offset:
-            part.snapshots[asset] = snapshot
-            part.damaged.pop(asset, None)
-
-    def _check_origin(self, application: str, topic: str, partition: int) -> None:
-        own = (self._config.kafka.application_id, self._config.topics.ticks)
-        if (application, topic) != own:
-            raise DataLossRefused(
-                f"{self._config.topics.snapshots}/{partition} holds snapshots of application "
-                f"{application!r} on topic {topic!r}, this worker is {own[0]!r} on {own[1]!r}; "
-                "give each application its own topics.snapshots"
-            )
-
     # -- decide ------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
@@ -270,12 +171,12 @@ class Restorer:
         numbers = sorted(self._session)
         starts = self._reader.log_starts(topics.ticks, numbers, QUESTION_SECONDS)
         ends = self._reader.true_ends(topics.ticks, numbers, QUESTION_SECONDS)
-        again = self._second_look(numbers)
+        self._second_look(numbers)
         replays: dict[int, int] = {}
         for number in numbers:
             part = self._session[number]
-            part.located = again.get(number, part.located)
-            self._decide(part, starts[number], ends[number])
+            part.decide(self._config, starts[number], ends[number])
+            part.load(self._pool, self._environment, self._log)
             part.done = part.floor >= part.committed
             if not part.done:
                 replays[number] = part.floor
@@ -284,110 +185,12 @@ class Restorer:
         if replays:
             self._reader.assign(topics.ticks, replays)
 
-    def _second_look(self, numbers: list[int]) -> dict[int, Located]:
-        ahead = [
-            number
-            for number in numbers
-            if (located := self._session[number].located) is not None
-            and located.offset is not None
-            and any(
-                snapshot.next_offset > located.offset
-                for snapshot in self._session[number].snapshots.values()
-            )
-        ]
-        if not ahead:
-            return {}
-        return self._reader.committed(self._config.topics.ticks, ahead, QUESTION_SECONDS)
-
-    def _decide(self, part: _Partition, log_start: int, log_end: int) -> None:
-        where = f"{self._config.topics.ticks}/{part.number}"
-        located = part.located
-        if located is None or located.offset is None:
-            self._start_anew(part, log_start, log_end, where)
-            return
-        committed = located.offset
-        part.metadata = decode_metadata(located.metadata)
-        if part.metadata is None:
-            raise DataLossRefused(
-                f"{where}: the committed offset {committed} carries no replay floor; it was not "
-                "written by this application: choose another kafka.application_id, or delete the "
-                "group's offsets"
-            )
-        if part.control is None:
-            raise DataLossRefused(
-                f"{where}: offset {committed} is committed but the control record is missing from "
-                f"{self._config.topics.snapshots}; restore that topic, or delete the group's "
-                "offsets to start anew"
-            )
-        newest = max((s.next_offset for s in part.snapshots.values()), default=0)
-        if newest > committed:
-            raise DataLossRefused(
-                f"{where}: a snapshot covers offset {newest}, beyond the committed {committed}; "
-                "the group's offsets were moved: move them back, or delete the snapshots"
-            )
-        if committed > log_end or part.metadata.floor < log_start:
-            raise DataLossRefused(
-                f"{where}: recovery needs offsets {part.metadata.floor} to {committed}, the log "
-                f"holds {log_start} to {log_end}; raise the topic's retention above the age of "
-                "the replay floor, or delete offsets and snapshots to start anew"
-            )
-        if part.control.structure_hash != structure_hash(self._config):
-            raise StructureRefused(
-                f"{where}: the states in the log were made with other structural settings "
-                "(tile, seed, clock, windows or depths); use those settings, or start a new "
-                "kafka.application_id"
-            )
-        part.committed = committed
-        part.floor = part.metadata.floor
-        self._load(part)
-
-    def _start_anew(self, part: _Partition, log_start: int, log_end: int, where: str) -> None:
-        if part.snapshots or part.control is not None:
-            raise DataLossRefused(
-                f"{where}: no committed offset, although snapshots of this application exist; "
-                "the group's offsets expired or were deleted: set them back, or delete the "
-                "snapshots to start anew"
-            )
-        start = log_start if self._config.kafka.start == "earliest" else log_end
-        part.committed = part.floor = start
-        values = tunable_values(self._config.predictor)
-        part.ledger = PartitionLedger([Generation(1, start, values)])
-
-    def _load(self, part: _Partition) -> None:
-        control = part.control
-        if control is None:
-            raise RuntimeError("a partition without control record cannot be loaded")
-        good: list[AssetSnapshot] = []
-        foreign = 0
-        for asset, snapshot in part.snapshots.items():
-            if snapshot.structure != self._pool.fingerprint:
-                raise StructureRefused(
-                    f"snapshot of partition {part.number}: its state has another structure than "
-                    "this version's; run the version that wrote it, or start a new "
-                    "kafka.application_id"
-                )
-            foreign += snapshot.environment != self._environment
-            if not self._pool.belongs_to(snapshot.words(), asset):
-                part.damaged[asset] = "its state was written for another asset"
-                continue
-            if asset not in part.damaged:
-                good.append(snapshot)
-        if foreign:
-            self._log.warning(
-                "environment_changed",
-                partition=part.number,
-                snapshots=foreign,
-                meaning="written by another jaxlib, device, tile or instruction set; equal bits "
-                "are claimed from here on",
-            )
-        if good:
-            rows = np.stack([snapshot.words() for snapshot in good])
-            self._pool.load(part.number, [snapshot.asset for snapshot in good], rows)
-        part.begin_after = {snapshot.asset: snapshot.next_offset for snapshot in good}
-        for asset in part.damaged:
-            part.begin_after[asset] = part.committed
-            self._pool.slots(part.number, [asset])
-        part.ledger = PartitionLedger(control.generations, control.skipped)
+    def _second_look(self, numbers: list[int]) -> None:
+        ahead = [number for number in numbers if self._session[number].ahead_of_offsets]
+        if ahead:
+            topic = self._config.topics.ticks
+            for number, found in self._reader.committed(topic, ahead, QUESTION_SECONDS).items():
+                self._session[number].located = found
 
     # -- replay ------------------------------------------------------------------------------
 
@@ -402,7 +205,7 @@ class Restorer:
             del self._session[part.number]
         if finished and not self._session:
             self._reader.unassign()
-        return [self._complete(part) for part in finished]
+        return [part.complete(self._config, self._log) for part in finished]
 
     def _note_progress(self, polled: Polled) -> None:
         for record in polled.records:
@@ -476,59 +279,3 @@ class Restorer:
         if ledger is None:
             raise RuntimeError("a partition is replayed before it was decided")
         return Timeline(self._config.predictor, ledger.generations)
-
-    def _complete(self, part: _Partition) -> RestoredPartition:
-        ledger = part.ledger
-        if ledger is None:
-            raise RuntimeError("a partition is complete before it was decided")
-        announcements: list[tuple[str, str, str, str | None]] = []
-        is_new = part.control is None
-        ledger.confirm([], part.floor)
-        if not is_new:
-            own = tunable_values(self._config.predictor)
-            ledger.generations, verdict = continued(ledger.generations, own, part.committed)
-            ledger.control_due = verdict == "new"
-            if verdict == "new":
-                announcements.append(
-                    (
-                        "CONFIG_MUTATED",
-                        "info",
-                        f"partition {part.number}: generation {ledger.generation.number} begins at "
-                        f"offset {part.committed}",
-                        None,
-                    )
-                )
-            elif verdict == "older":
-                self._log.warning(
-                    "older_configuration_kept_out",
-                    partition=part.number,
-                    generation=ledger.generation.number,
-                    remedy="this worker's file equals an earlier generation; give all workers of "
-                    "the group the same file",
-                )
-        else:
-            ledger.control_due = True
-        for asset, reason in part.damaged.items():
-            ledger.touch([asset], [part.committed], time.time_ns())
-            ledger.confirm([], part.floor)
-            ledger.mark_due([asset])
-            announcements.append(
-                (
-                    "SNAPSHOT_REJECTED",
-                    "critical",
-                    f"partition {part.number}: {reason}; the asset starts cold at offset "
-                    f"{part.committed}",
-                    asset,
-                )
-            )
-        self._log.info(
-            "partition_restored",
-            partition=part.number,
-            committed=part.committed,
-            floor=part.floor,
-            snapshots=len(part.snapshots),
-            replayed=part.replayed,
-        )
-        return RestoredPartition(part.number, part.committed, ledger, is_new, tuple(announcements))
-
-

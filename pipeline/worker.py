@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-import gc
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from types import FrameType
 from typing import Any
 
 from consumers.client import Membership, RebalanceHandlers, TickConsumer
-from consumers.events import ConsumerFailed, Polled, Record
+from consumers.events import Polled, Record
 from consumers.reader import LogReader, Unanswered
 from consumers.settings import common
 from pipeline import core
 from pipeline.config import Config
-from pipeline.errors import ExitCode, UserError
-from pipeline.generations import Timeline, pruned, structure_hash
-from pipeline.ledger import PartitionLedger, SnapshotPolicy
+from pipeline.generations import Timeline
 from pipeline.log import Log
 from pipeline.outputs import Framings, OutputWriter
 from pipeline.placement import Placement
 from pipeline.pool import StatePool
 from pipeline.processing import OUTSIDE_OF_THE_LOG, Stepper, decode, next_positions
-from pipeline.restore import (
-    DataLossRefused,
-    RestoredPartition,
-    Restorer,
-    StructureRefused,
-)
-from pipeline.snapshot import (
-    CONTROL_KEY,
-    AssetSnapshot,
-    Control,
-    OffsetMetadata,
-    Origin,
-    encode_control,
-    encode_snapshot,
-)
+from pipeline.recovery import RestoredPartition
+from pipeline.restore import Restorer
+from pipeline.transaction import Transactor
 from pipeline.writer_schemas import WriterSchemas
 from producers.client import (
     Abortable,
-    AuthenticationFailed,
-    Fenced,
     OutcomeUnknown,
     Outgoing,
     ProducerLost,
@@ -51,8 +32,6 @@ from producers.client import (
     Unreachable,
 )
 from schemas.codec import TickDecoder
-
-NANOSECONDS = 1_000_000_000
 
 IDLE_POLL_SECONDS = 0.1
 BUSY_POLL_SECONDS = 0.002
@@ -62,20 +41,20 @@ COMMIT_SECONDS = 5.0
 REVOKE_SECONDS = 10.0
 """Budget of all snapshots at a revocation; the group waits for us meanwhile."""
 
-DRAIN_ASSETS = 500
-"""Snapshots of one draining transaction."""
-
 RECONNECT_SECONDS = 5.0
 FLOOR_CHECK_SECONDS = 1.0
 REPORT_SECONDS = 10.0
 ASSIGNMENT_SECONDS = 30.0
 MAX_POLL_INTERVAL_MS = 300_000
-MAXIMUM_RECORD_BYTES = 16 * 1024 * 1024
 
-FENCED_REMEDY = (
-    "another worker runs under the same identity; give each its own kafka.instance_id, or let "
-    "the other one go on"
-)
+
+class StoppedWithoutBroker(Exception):
+    """Asked to stop while the broker is away: nothing is lost, the next start replays."""
+
+
+def client_settings(config: Config) -> dict[str, Any]:
+    """What all Kafka clients of this worker share."""
+    return common(config.kafka.bootstrap_servers, config.instance, config.kafka.extra)
 
 
 class Worker:
@@ -98,13 +77,8 @@ class Worker:
         self._producer = producer
         self._reader = reader
         self._log = log
-        self._environment = environment
-        self._structure_hash = structure_hash(config)
         self._core = core.CoreState()
-        self._ledgers: dict[int, PartitionLedger] = {}
         self._committed: dict[int, int] = {}
-        self._plans: dict[int, tuple[list[str], int]] = {}
-        self._announcements: list[tuple[str, str, str, str | None]] = []
         self._waiting: dict[int, int] = {}
         self._uncommitted_starts: set[int] = set()
         self._passed_over = False
@@ -135,7 +109,7 @@ class Worker:
         kafka = config.kafka
         static = kafka.static_membership and kafka.group_protocol == "classic"
         self._consumer = TickConsumer(
-            _client_settings(config),
+            client_settings(config),
             Membership(
                 group=kafka.application_id,
                 instance_id=config.instance if static else None,
@@ -146,6 +120,9 @@ class Worker:
             ),
             config.topics.ticks,
             RebalanceHandlers(self._on_assigned, self._on_revoked, self._on_lost),
+        )
+        self._transactor = Transactor(
+            config, pool, producer, self._outputs, self._consumer.group_metadata, environment
         )
 
     # -- life --------------------------------------------------------------------------------
@@ -227,14 +204,14 @@ class Worker:
         for rejection in decoded.rejected:
             record = records[rejection.index]
             if rejection.reason in OUTSIDE_OF_THE_LOG:
-                self._ledgers[record.partition].skip(record.offset)
+                self._transactor.ledgers[record.partition].skip(record.offset)
             outgoing.append(self._outputs.dead_letter(record, rejection, self._config.instance))
         if len(decoded.positions):
             info, results = self._stepper.step(
                 records,
                 decoded,
                 lambda partition: Timeline(
-                    self._config.predictor, self._ledgers[partition].generations
+                    self._config.predictor, self._transactor.ledgers[partition].generations
                 ),
                 journal=True,
             )
@@ -263,9 +240,9 @@ class Worker:
             names.append(asset)
             offsets.append(record.offset)
             if is_due:
-                self._ledgers[record.partition].mark_due([asset])
+                self._transactor.ledgers[record.partition].mark_due([asset])
         for partition, (names, offsets) in touched.items():
-            self._ledgers[partition].touch(names, offsets, now_ns)
+            self._transactor.ledgers[partition].touch(names, offsets, now_ns)
         is_first = (results.answered_ticks == 1) & results.answered
         if is_first.any():
             for record, asset, new in zip(records, assets, is_first.tolist(), strict=True):
@@ -299,11 +276,7 @@ class Worker:
 
     def _write(self, outgoing: list[Outgoing]) -> bool:
         """Produce inside the transaction; False where it had to be undone."""
-        return self._attempt(lambda: self._produce(outgoing))
-
-    def _produce(self, outgoing: list[Outgoing]) -> None:
-        self._producer.begin()
-        self._producer.produce(outgoing)
+        return self._attempt(lambda: self._transactor.produce(outgoing))
 
     # -- the core ----------------------------------------------------------------------------
 
@@ -321,18 +294,18 @@ class Worker:
             case core.Pause(partitions):
                 self._consumer.pause(partitions)
             case core.Commit(offsets):
-                if self._attempt(lambda: self._commit(offsets, COMMIT_SECONDS)):
+                if self._attempt(lambda: self._transactor.commit(offsets, COMMIT_SECONDS)):
                     self._dispatch(core.Committed())
             case core.KeepState(offsets):
                 self._pool.commit()
-                self._confirm(offsets)
+                self._transactor.confirm()
+                self._committed.update(offsets)
+                self._uncommitted_starts -= offsets.keys()
             case core.Abort():
                 self._abort()
             case core.UndoState():
                 self._pool.rollback()
-                self._plans.clear()
-                for ledger in self._ledgers.values():
-                    ledger.forget()
+                self._transactor.forget()
             case core.Rewind(partition, offset, _):
                 self._consumer.rewind(partition, offset)
             case core.Drain(partitions):
@@ -392,94 +365,7 @@ class Worker:
         if self._stop.wait(0.2):
             raise StoppedWithoutBroker(why)
 
-    # -- commit ------------------------------------------------------------------------------
-
-    def _policy(self, most: int = DRAIN_ASSETS) -> SnapshotPolicy:
-        rules = self._config.snapshot
-        return SnapshotPolicy(
-            rules.max_replay_ticks, int(rules.max_age_seconds * NANOSECONDS), most
-        )
-
-    def _commit(self, offsets: Mapping[int, int], seconds: float) -> None:
-        now_ns = time.time_ns()
-        policy = self._policy()
-        plans = {p: self._ledgers[p].plan(offset, now_ns, policy) for p, offset in offsets.items()}
-        self._transact(offsets, plans, seconds)
-
-    def _transact(
-        self,
-        offsets: Mapping[int, int],
-        plans: dict[int, tuple[list[str], int]],
-        seconds: float,
-    ) -> None:
-        """Snapshots, control records, announcements and offsets into the transaction."""
-        self._plans = plans
-        outgoing = []
-        metadata = {}
-        for partition, (assets, floor) in plans.items():
-            ledger = self._ledgers[partition]
-            outgoing += self._snapshot_records(partition, assets, offsets[partition])
-            if ledger.control_due:
-                outgoing.append(self._control_record(partition, ledger, floor))
-            offset_metadata = OffsetMetadata(floor, ledger.generation.number)
-            metadata[partition] = (offsets[partition], offset_metadata.encode())
-        outgoing += [
-            self._outputs.worker_event(kind, severity, detail, asset)
-            for kind, severity, detail, asset in self._announcements
-        ]
-        self._produce(outgoing)
-        self._producer.commit(
-            self._config.topics.ticks, metadata, self._consumer.group_metadata(), seconds
-        )
-
-    def _snapshot_records(self, partition: int, assets: list[str], offset: int) -> list[Outgoing]:
-        if not assets:
-            return []
-        slots = self._pool.assets(partition)
-        rows = self._pool.rows([slots[asset] for asset in assets])
-        return [
-            Outgoing(
-                self._config.topics.snapshots,
-                partition,
-                asset.encode(),
-                encode_snapshot(
-                    AssetSnapshot(
-                        origin=self._origin(partition),
-                        asset=asset,
-                        next_offset=offset,
-                        structure=self._pool.fingerprint,
-                        environment=self._environment,
-                        row=row.astype("<u8").tobytes(),
-                    )
-                ),
-                0,
-                [],
-            )
-            for asset, row in zip(assets, rows, strict=True)
-        ]
-
-    def _control_record(self, partition: int, ledger: PartitionLedger, floor: int) -> Outgoing:
-        control = Control(
-            origin=self._origin(partition),
-            generations=pruned(ledger.generations, floor),
-            skipped=sorted(offset for offset in ledger.all_skipped() if offset >= floor),
-            structure_hash=self._structure_hash,
-        )
-        topic = self._config.topics.snapshots
-        return Outgoing(topic, partition, CONTROL_KEY, encode_control(control), 0, [])
-
-    def _origin(self, partition: int) -> Origin:
-        return Origin(self._config.kafka.application_id, self._config.topics.ticks, partition)
-
-    def _confirm(self, offsets: Mapping[int, int]) -> None:
-        for partition, (assets, floor) in self._plans.items():
-            ledger = self._ledgers.get(partition)
-            if ledger is not None:
-                ledger.confirm(assets, floor)
-        self._committed.update(offsets)
-        self._uncommitted_starts -= offsets.keys()
-        self._announcements.clear()
-        self._plans = {}
+    # -- snapshots at the end ----------------------------------------------------------------
 
     def _drain(self, partitions: tuple[int, ...]) -> None:
         """Snapshot what is uncovered, so that whoever comes next replays nothing."""
@@ -487,32 +373,24 @@ class Worker:
         budget = self._config.worker.shutdown_timeout_seconds if stopping else REVOKE_SECONDS
         deadline = time.monotonic() + budget
         for partition in partitions:
-            ledger = self._ledgers[partition]
             offset = self._committed[partition]
-            while time.monotonic() < deadline:
-                assets = ledger.uncovered(DRAIN_ASSETS)
-                if not assets:
-                    break
-                ledger.mark_due(assets)
-                policy = self._policy(0)
-                plans = {partition: ledger.plan(offset, time.time_ns(), policy)}
-                left = max(deadline - time.monotonic(), 1.0)
-                try:
-                    self._transact({partition: offset}, plans, left)
-                except (Abortable, OutcomeUnknown, ProducerLost) as error:
-                    # Without these snapshots the next owner replays more; nothing is lost.
-                    self._log.warning("drain_ended_early", partition=partition, reason=str(error))
-                    ledger.forget()
-                    self._abort()
-                    return
-                self._confirm({partition: offset})
+            try:
+                while (left := deadline - time.monotonic()) > 0:
+                    if not self._transactor.snapshot_oldest(partition, offset, max(left, 1.0)):
+                        break
+            except (Abortable, OutcomeUnknown, ProducerLost) as error:
+                # Without these snapshots the next owner replays more; nothing is lost.
+                self._log.warning("drain_ended_early", partition=partition, reason=str(error))
+                self._transactor.forget()
+                self._abort()
+                return
 
     def _forget(self, partitions: tuple[int, ...]) -> None:
         self._restorer.cancel(partitions)
         for partition in partitions:
             self._placement.forget(partition, self._pool.assets(partition))
             self._pool.drop(partition)
-            self._ledgers.pop(partition, None)
+            self._transactor.ledgers.pop(partition, None)
             self._committed.pop(partition, None)
             self._waiting.pop(partition, None)
             self._uncommitted_starts.discard(partition)
@@ -535,12 +413,12 @@ class Worker:
     def _take_over(self, restored: RestoredPartition) -> None:
         partition = restored.partition
         if restored.ledger is not None:
-            self._ledgers[partition] = restored.ledger
-        if restored.is_new or self._ledgers[partition].control_due:
+            self._transactor.ledgers[partition] = restored.ledger
+        if restored.is_new or self._transactor.ledgers[partition].control_due:
             self._uncommitted_starts.add(partition)
         self._committed[partition] = restored.committed
         self._placement.first_seen(partition, self._pool.assets(partition))
-        self._announcements += restored.announcements
+        self._transactor.announce(restored.announcements)
         self._dispatch(core.Restored(partition, restored.committed))
 
     def _unsettled(self) -> bool:
@@ -568,115 +446,5 @@ class Worker:
         if now < self._next_floor_check or self._core.began_ns is not None:
             return
         self._next_floor_check = now + FLOOR_CHECK_SECONDS
-        limit = time.time_ns() - int(self._config.snapshot.max_age_seconds * NANOSECONDS)
-        for partition in self._core.holding():
-            oldest = self._ledgers[partition].oldest_ns()
-            if oldest is not None and oldest < limit:
-                self._dispatch(core.Due(time.monotonic_ns(), 0, forced=True))
-                return
-
-
-class StoppedWithoutBroker(Exception):
-    """Asked to stop while the broker is away: nothing is lost, the next start replays."""
-
-
-def _client_settings(config: Config) -> dict[str, Any]:
-    return common(config.kafka.bootstrap_servers, config.instance, config.kafka.extra)
-
-
-def run_worker(config: Config) -> int:
-    """Run one worker in this process until a signal; returns the exit code.
-
-    **Failure:** `UserError` with the exit code and one line that names field and remedy.
-    """
-    log = Log(config.instance)
-    stop = threading.Event()
-    worker: list[Worker] = []
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        stop.set()
-        for each in worker:
-            each.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
-    try:
-        made = _start(config, log)
-        # What start-up made stays for good: without this every collection walks the compiler's
-        # object graph, which doubles the cost of a tick outside of the step.
-        gc.collect()
-        gc.freeze()
-        worker.append(made)
-        if stop.is_set():
-            made.stop()
-        made.run()
-    except Fenced as error:
-        raise UserError(f"fenced: {error}; {FENCED_REMEDY}", ExitCode.FENCED) from None
-    except AuthenticationFailed as error:
-        raise UserError(
-            f"kafka.extra: the cluster refuses this worker ({error}); check credentials and ACLs",
-            ExitCode.AUTHENTICATION,
-        ) from None
-    except DataLossRefused as error:
-        raise UserError(str(error), ExitCode.DATA_LOSS_POLICY) from None
-    except StructureRefused as error:
-        raise UserError(str(error), ExitCode.CONFIGURATION) from None
-    except ConsumerFailed as error:
-        raise UserError(str(error), _CONSUMER_EXIT[error.kind]) from None
-    except StoppedWithoutBroker as error:
-        log.warning("stopped_without_last_commit", reason=str(error))
-    log.info("stopped")
-    return 0
-
-
-_CONSUMER_EXIT = {
-    "fenced": ExitCode.FENCED,
-    "authentication": ExitCode.AUTHENTICATION,
-    "offset_out_of_range": ExitCode.DATA_LOSS_POLICY,
-    "fatal": ExitCode.PREFLIGHT,
-}
-
-
-def _start(config: Config, log: Log) -> Worker:
-    """Everything before the group is joined; the device compiles while the broker answers."""
-    from pipeline import device
-    from pipeline.startup import connect
-
-    began = time.monotonic()
-    device.configure(config.device)
-    connecting: list[Any] = []
-    failure: list[BaseException] = []
-
-    def connect_in_background() -> None:
-        try:
-            connecting.append(connect(config, _client_settings(config), MAXIMUM_RECORD_BYTES))
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=connect_in_background, name="connect", daemon=True)
-    thread.start()
-    pool = StatePool(config.predictor, config.device.slab_assets)
-    pool.warm_up()
-    environment = device.environment_fingerprint(config)
-    thread.join()
-    if failure:
-        raise failure[0]
-    connection = connecting[0]
-    log.info(
-        "ready_to_join",
-        seconds=round(time.monotonic() - began, 2),
-        environment=environment,
-        state_bytes=pool.state_bytes,
-    )
-    return Worker(
-        config,
-        pool,
-        connection.producer,
-        connection.reader,
-        connection.framings,
-        connection.registry,
-        connection.partitions,
-        environment,
-        log,
-    )
+        if any(self._transactor.overdue(partition) for partition in self._core.holding()):
+            self._dispatch(core.Due(time.monotonic_ns(), 0, forced=True))

@@ -18,6 +18,9 @@ from schemas.codec import DeadLetterReason, Rejection, TickDecoder
 Host = np.ndarray[Any, Any]
 
 MILLISECOND_NS = 1_000_000
+LATEST_MS = 9_000_000_000_000
+"""Record timestamps beyond the year 2255 have no place in int64 nanoseconds."""
+
 FUTURE_RELATIVE_NS = 86_400_000_000_000
 FUTURE_ABSOLUTE_NS = 1_000_000_000
 PAST_ABSOLUTE_NS = 86_400_000_000_000
@@ -101,6 +104,7 @@ def _clock(
     if rules.clock == "wall":
         return np.full(len(index), now_ns, np.int64)
     stamped = np.array([records[int(i)].timestamp_ms for i in index], np.int64)
+    stamped = np.minimum(stamped, LATEST_MS)
     return np.where(stamped > 0, stamped * MILLISECOND_NS, timestamp_ns)
 
 

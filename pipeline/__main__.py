@@ -1,4 +1,4 @@
-"""`python -m pipeline`."""
+"""`python -m pipeline` is `usp`."""
 
 from pipeline.cli import main
 

@@ -10,16 +10,13 @@ from typing import Annotated
 import typer
 
 from pipeline import cli_backtest, cli_config, cli_produce, cli_topics, cli_watch
-from pipeline.cli_common import ConfigFile, Json, command, load_config, show_json
+from pipeline.cli_common import INTERRUPTED, ConfigFile, Json, command, load_config, show_json
 from pipeline.errors import ExitCode, UserError
 
 EXIT_CODES = """
 Exit codes: 0 ok, 1 the result is a failure, 2 usage, 3 configuration, 4 preflight (broker,
 topic or registry), 5 fenced by another worker, 6 authentication, 7 data-loss policy.
 """
-
-INTERRUPTED = 130
-"""What a shell reports of a command ended by Ctrl-C."""
 
 app = typer.Typer(
     name="usp",

@@ -9,9 +9,12 @@ class ExitCode(IntEnum):
     """Exit codes of every command."""
 
     OK = 0
+    FAILED = 1
+    """The command ran, and what it did or found is a failure (records not delivered)."""
     USAGE = 2
     CONFIGURATION = 3
     PREFLIGHT = 4
+    """Broker or registry unreachable, a topic missing or with a wrong partition count."""
     FENCED = 5
     AUTHENTICATION = 6
     DATA_LOSS_POLICY = 7

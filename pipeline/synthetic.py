@@ -7,12 +7,13 @@ conditional mean. All are in arbitrary units with steps of order one.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.ticks import TickBatch, batches_of
+from pipeline.ticks import TICKS_PER_BATCH, TickBatch
 
 Series = np.ndarray[Any, np.dtype[np.float64]]
 Generator = np.random.Generator
@@ -20,6 +21,8 @@ Generator = np.random.Generator
 START_NS = 1_700_000_000_000_000_000
 """Event time of the first tick: 14 November 2023, 22:13:20 UTC."""
 SECOND_NS = 1_000_000_000
+RUN_IN = 200
+"""Steps thrown away where a process is not started from its stationary law."""
 
 
 class Process(NamedTuple):
@@ -40,22 +43,6 @@ def random_walk(rng: Generator, n: int) -> Series:
     return 100.0 + np.cumsum(rng.standard_normal(n))
 
 
-def autoregression(rng: Generator, n: int, coefficients: Sequence[float], start: float) -> Series:
-    """x_t = Σ c_k x_{t−k} + N(0, 1), from a run-in of 200 steps."""
-    run_in = 200
-    noise = rng.standard_normal(n + run_in)
-    # Repeated from the oldest value on; order and length are small, one multiply-add each.
-    lags = np.zeros(len(coefficients))
-    out = np.empty(n + run_in)
-    weights = np.asarray(coefficients, float)
-    for t, shock in enumerate(noise.tolist()):
-        value = float(weights @ lags) + shock
-        lags[1:] = lags[:-1]
-        lags[0] = value
-        out[t] = value
-    return start + out[run_in:]
-
-
 def ar1(rng: Generator, n: int) -> Series:
     """Autocorrelation 0.7^k, variance 1 / (1 − 0.49)."""
     return _first_order(rng.standard_normal(n), 0.7, rng.standard_normal() / np.sqrt(1 - 0.49))
@@ -63,7 +50,13 @@ def ar1(rng: Generator, n: int) -> Series:
 
 def ar2(rng: Generator, n: int) -> Series:
     """x_t = 1.2 x_{t−1} − 0.6 x_{t−2} + N(0, 1): a damped cycle of about nine ticks."""
-    return autoregression(rng, n, (1.2, -0.6), 0.0)
+    shocks = rng.standard_normal(n + RUN_IN).tolist()
+    out = np.empty(n + RUN_IN)
+    last = before = 0.0
+    for t, shock in enumerate(shocks):
+        last, before = 1.2 * last - 0.6 * before + shock, last
+        out[t] = last
+    return out[RUN_IN:]
 
 
 def ou(rng: Generator, n: int) -> Series:
@@ -81,8 +74,10 @@ def local_level(rng: Generator, n: int) -> Series:
 def seasonal(rng: Generator, n: int) -> Series:
     """A sine of period 24 and amplitude 5 with a random phase, under noise of deviation 0.5."""
     phase = rng.uniform(0.0, 2.0 * np.pi)
-    return 20.0 + 5.0 * np.sin(2.0 * np.pi * np.arange(n) / 24.0 + phase) + (
-        0.5 * rng.standard_normal(n)
+    return (
+        20.0
+        + 5.0 * np.sin(2.0 * np.pi * np.arange(n) / 24.0 + phase)
+        + (0.5 * rng.standard_normal(n))
     )
 
 
@@ -137,31 +132,39 @@ def logistic_map(rng: Generator, n: int) -> Series:
 
 def lorenz(rng: Generator, n: int) -> Series:
     """First coordinate of the Lorenz system (10, 28, 8/3), sampled every 0.05 time units."""
-    point = np.array([1.0, 1.0, 25.0]) + rng.normal(0.0, 0.5, 3)
-    out = np.empty(n)
-    for _ in range(200):
-        point = _lorenz_step(point)
-    for t in range(n):
+    point = (1.0 + rng.normal(0.0, 0.5), 1.0 + rng.normal(0.0, 0.5), 25.0 + rng.normal(0.0, 0.5))
+    out = np.empty(n + RUN_IN)
+    for t in range(n + RUN_IN):
+        for _ in range(5):
+            point = _runge_kutta(point, 0.01)
         out[t] = point[0]
-        point = _lorenz_step(point)
-    return out
+    return out[RUN_IN:]
 
 
-def _lorenz_step(point: Series, interval: float = 0.05, substeps: int = 5) -> Series:
-    """Runge–Kutta of fourth order; the step of 0.01 keeps its error below 1e-5 per sample."""
+Point = tuple[float, float, float]
 
-    def velocity(p: Series) -> Series:
-        x, y, z = p.tolist()
-        return np.array([10.0 * (y - x), x * (28.0 - z) - y, x * y - 8.0 / 3.0 * z])
 
-    h = interval / substeps
-    for _ in range(substeps):
-        a = velocity(point)
-        b = velocity(point + 0.5 * h * a)
-        c = velocity(point + 0.5 * h * b)
-        d = velocity(point + h * c)
-        point = point + h / 6.0 * (a + 2.0 * b + 2.0 * c + d)
-    return point
+def _lorenz_velocity(point: Point) -> Point:
+    x, y, z = point
+    return 10.0 * (y - x), x * (28.0 - z) - y, x * y - 8.0 / 3.0 * z
+
+
+def _runge_kutta(point: Point, h: float) -> Point:
+    """One classical step of fourth order."""
+
+    def ahead(slope: Point, share: float) -> Point:
+        x, y, z = point
+        return x + share * h * slope[0], y + share * h * slope[1], z + share * h * slope[2]
+
+    a = _lorenz_velocity(point)
+    b = _lorenz_velocity(ahead(a, 0.5))
+    c = _lorenz_velocity(ahead(b, 0.5))
+    d = _lorenz_velocity(ahead(c, 1.0))
+    x, y, z = (
+        p + h / 6.0 * (a_ + 2.0 * b_ + 2.0 * c_ + d_)
+        for p, a_, b_, c_, d_ in zip(point, a, b, c, d, strict=True)
+    )
+    return x, y, z
 
 
 def intermittent(rng: Generator, n: int) -> Series:
@@ -174,6 +177,8 @@ def fractional_noise(rng: Generator, n: int, hurst: float = 0.75) -> Series:
 
     **Source:** Davies and Harte (1987), *Tests for Hurst effect*, Biometrika 74, 95-101.
     """
+    if n == 0:
+        return np.empty(0)
     lags = np.arange(n + 1, dtype=float)
     two_h = 2.0 * hurst
     covariance = 0.5 * ((lags + 1) ** two_h - 2 * lags**two_h + np.abs(lags - 1) ** two_h)
@@ -192,16 +197,18 @@ def _first_order(shocks: Series, factor: float, start: float) -> Series:
     return out
 
 
-def _held(
-    rng: Generator, n: int, rate: float, draw: Callable[[int], Series]
-) -> Series:
+def _held(rng: Generator, n: int, rate: float, draw: Callable[[int], Series]) -> Series:
     """Values drawn anew with probability `rate` at each tick and held in between."""
     index = np.cumsum(rng.random(n) < rate)
     return draw(int(index[-1]) + 1)[index] if n else np.empty(0)
 
 
+def _first_line(generate: Callable[..., Any]) -> str:
+    return (generate.__doc__ or "").splitlines()[0]
+
+
 PROCESSES: dict[str, Process] = {
-    generate.__name__: Process(generate.__name__, (generate.__doc__ or "").splitlines()[0], generate)
+    generate.__name__: Process(generate.__name__, _first_line(generate), generate)
     for generate in (
         white_noise,
         random_walk,
@@ -222,3 +229,35 @@ PROCESSES: dict[str, Process] = {
     )
 }
 """Every process by its name."""
+
+
+def series(
+    names: Sequence[str],
+    assets: int,
+    ticks: int,
+    seed: int,
+    start_ns: int = START_NS,
+    interval_ns: int = SECOND_NS,
+) -> Iterator[TickBatch]:
+    """Ticks of `assets` series of each named process, interleaved by event time.
+
+    All series tick together, `interval_ns` apart from `start_ns` on; ids are `ar1-000` and so
+    on. A series depends on its own name and the seed only, not on what else is asked for. All
+    values are held in memory: 8 bytes per tick.
+
+    **Failure:** KeyError for an unknown name.
+    """
+    ids, columns = [], []
+    for name in names:
+        for number in range(assets):
+            rng = np.random.default_rng([seed, zlib.crc32(name.encode()), number])
+            ids.append(f"{name}-{number:03d}")
+            columns.append(PROCESSES[name].generate(rng, ticks))
+    if not columns or not ticks:
+        return
+    table = np.stack(columns, axis=1)
+    rows = max(1, TICKS_PER_BATCH // len(ids))
+    for first in range(0, ticks, rows):
+        block = table[first : first + rows]
+        times = start_ns + np.arange(first, first + len(block), dtype=np.int64) * interval_ns
+        yield TickBatch(ids * len(block), block.reshape(-1), np.repeat(times, len(ids)))

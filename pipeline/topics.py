@@ -7,25 +7,16 @@ their limits on timestamps are lifted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from pipeline.cluster import Cluster
 from pipeline.config import Config
 from pipeline.errors import ExitCode, UserError
-from pipeline.registry import (
-    INPUT_COMPATIBILITY,
-    OUTPUT_COMPATIBILITY,
-    Compatibility,
-    Refused,
-    Registry,
-    Unavailable,
-    subject_of,
-)
-from schemas.codec import RecordName, schema_text
+from pipeline.subjects import register
 
 DEFAULT_PARTITIONS = 4
 MOST_REPLICAS = 3
@@ -41,14 +32,8 @@ DEFAULT_RECORD_BYTES = 1_048_588
 """Kafka's own default of `max.message.bytes`."""
 FOR_EVER = "-1"
 
-OUTPUTS: tuple[tuple[str, RecordName | None], ...] = (
-    ("predictions", "prediction"),
-    ("telemetry", "telemetry"),
-    ("events", "event"),
-    ("snapshots", None),
-    ("dead_letters", None),
-)
-"""Names in `[topics]` with the Avro record that each carries, where it carries one."""
+OUTPUTS = ("predictions", "telemetry", "events", "snapshots", "dead_letters")
+"""Names in `[topics]` of all but the input."""
 
 Action = Literal["keep", "create", "alter", "refuse"]
 
@@ -128,7 +113,7 @@ def plan(config: Config, cluster: Cluster, partitions: int | None = None) -> lis
     ticks = config.topics.ticks
     first = _input_step(ticks, counts.get(ticks), partitions)
     steps = [first]
-    for name, _ in OUTPUTS:
+    for name in OUTPUTS:
         topic = topics[name]
         existing = Existing(counts[topic], settings[topic]) if topic in counts else None
         wanted = wanted_settings(name, settings.get(ticks, {}))
@@ -206,60 +191,7 @@ def apply(
             cluster.create(step.topic, step.partitions, copies, step.settings)
         elif step.action == "alter":
             cluster.alter(step.topic, step.settings)
-    return steps, dict(_register(config))
-
-
-def subjects(config: Config) -> list[tuple[str, RecordName, Compatibility]]:
-    """Subject, record and compatibility of every Avro topic."""
-    topics: dict[str, str] = msgspec.structs.asdict(config.topics)
-    wanted: list[tuple[str, RecordName, Compatibility]] = [
-        (subject_of(config.topics.ticks), "tick", INPUT_COMPATIBILITY)
-    ]
-    for name, record in OUTPUTS:
-        if record is not None:
-            wanted.append((subject_of(topics[name]), record, OUTPUT_COMPATIBILITY))
-    return wanted
-
-
-def _register(config: Config) -> Iterator[tuple[str, int]]:
-    if not config.schemas.registry_url:
-        return
-    registry = Registry(config.schemas.registry_url)
-    for subject, record, compatibility in subjects(config):
-        answer: Any = registry.register(subject, schema_text(record), compatibility)
-        if isinstance(answer, Refused):
-            raise UserError(
-                f"subject {subject}: the registry refuses the schema ({answer.detail}); an earlier "
-                "version there is incompatible, so name another topic or delete the subject",
-                ExitCode.PREFLIGHT,
-            )
-        if isinstance(answer, Unavailable):
-            raise registry_unavailable(config, answer)
-        yield subject, answer
-
-
-def registry_unavailable(config: Config, answer: Unavailable) -> UserError:
-    """The registry gave no usable answer."""
-    if answer.status in (401, 403):
-        return UserError(
-            f"schemas.registry_url: the registry refuses this client ({answer.detail}); check the "
-            "credentials in the address",
-            ExitCode.AUTHENTICATION,
-        )
-    return UserError(
-        f"schemas.registry_url: {without_credentials(config.schemas.registry_url)} does not answer "
-        f"({answer.detail}); start the registry or correct the address",
-        ExitCode.PREFLIGHT,
-    )
-
-
-def without_credentials(url: str) -> str:
-    """The address with the part between `//` and `@` masked."""
-    return ",".join(
-        f"{head}//********@{rest.rpartition('@')[2]}" if "@" in rest else each
-        for each in url.split(",")
-        for head, _, rest in [each.partition("//")]
-    )
+    return steps, dict(register(config))
 
 
 def preflight(config: Config, timeout_seconds: float) -> int:

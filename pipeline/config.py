@@ -10,6 +10,7 @@ import difflib
 import os
 import socket
 import tomllib
+import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -322,7 +323,17 @@ def _parse(field: Field, name: str, raw: str) -> Any:
     try:
         return msgspec.convert(raw, field.type, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{name}: {error}") from None
+        raise ConfigError(f"{name}: {error}; write {_admissible(field)}") from None
+
+
+def _admissible(field: Field) -> str:
+    """What may be written into a field, for a person."""
+    if typing.get_origin(field.type) is Literal:
+        return " or ".join(repr(value) for value in typing.get_args(field.type))
+    kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    kind = kinds.get(field.type, "a table of texts")
+    unit = f" ({field.unit})" if field.unit and field.type in (int, float) else ""
+    return f"{kind}{unit}, for example {field.default!r} (the default)"
 
 
 def _validated(tree: dict[str, Any]) -> Config:
@@ -331,7 +342,9 @@ def _validated(tree: dict[str, Any]) -> Config:
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `$.")
         path = where.rstrip("`")
-        raise ConfigError(f"{path or 'configuration'}: {message}") from None
+        field = _FIELDS.get(tuple(path.split(".")))
+        remedy = f"; write {_admissible(field)}" if field is not None else ""
+        raise ConfigError(f"{path or 'configuration'}: {message}{remedy}") from None
     extra = {key.replace("_", "."): value for key, value in config.kafka.extra.items()}
     if config.kafka.group_protocol == "consumer":
         for key in ("session.timeout.ms", "partition.assignment.strategy"):

@@ -44,36 +44,56 @@ class Ingestion(Section, frozen=True):
         structural("limits on gaps: multiples of the learned interval, fixed times, or none"),
     ] = "relative"
     sigma_bound: Annotated[
-        float, tunable("distance from the location beyond which a tick is an outlier", "scale",
-                       ge=3.0, le=1000.0)
+        float,
+        tunable(
+            "distance from the location beyond which a tick is an outlier",
+            "scale",
+            ge=3.0,
+            le=1000.0,
+        ),
     ] = 20.0
     outlier_readmit_steps: Annotated[
-        int, tunable("rejected ticks after which an agreeing tick re-bases the location", "ticks",
-                     ge=1, le=100)
+        int,
+        tunable(
+            "rejected ticks after which an agreeing tick re-bases the location",
+            "ticks",
+            ge=1,
+            le=100,
+        ),
     ] = 1
     location_memory: Annotated[
         float, tunable("EWMA rate of location and scale", "per tick", gt=0.0, le=0.5)
     ] = 0.02
     frozen_signal_min_steps: Annotated[
-        int, tunable("identical values before a signal can be called frozen", "ticks", ge=5, le=1000)
+        int,
+        tunable("identical values before a signal can be called frozen", "ticks", ge=5, le=1000),
     ] = 5
     frozen_signal_probability: Annotated[
         float, tunable("a run less probable than this is frozen", "probability", gt=0.0, lt=1.0)
     ] = 1e-4
     frozen_signal_recovery_ratio: Annotated[
-        float, tunable("squared change over its average that counts as movement", "ratio",
-                       gt=0.0, le=10.0)
+        float,
+        tunable(
+            "squared change over its average that counts as movement", "ratio", gt=0.0, le=10.0
+        ),
     ] = 0.1
     frozen_signal_recovery_steps: Annotated[
         int, tunable("moving ticks that release a frozen signal", "ticks", ge=1, le=100)
     ] = 2
     staleness_intervals: Annotated[
-        float, tunable("gap that makes a series stale (relative gates)", "median intervals",
-                       gt=1.0, le=1e6)
+        float,
+        tunable(
+            "gap that makes a series stale (relative gates)", "median intervals", gt=1.0, le=1e6
+        ),
     ] = 10.0
     nyquist_intervals: Annotated[
-        float, tunable("gap that suspends the Hölder estimate (relative gates)", "median intervals",
-                       gt=1.0, le=1e6)
+        float,
+        tunable(
+            "gap that suspends the Hölder estimate (relative gates)",
+            "median intervals",
+            gt=1.0,
+            le=1e6,
+        ),
     ] = 8.0
     staleness_ttl_ns: Annotated[
         int, locked("age or gap that makes a series stale (absolute gates)", "ns", gt=0)
@@ -82,8 +102,10 @@ class Ingestion(Section, frozen=True):
         int, locked("gap that suspends the Hölder estimate (absolute gates)", "ns", gt=0)
     ] = 100_000_000
     inference_recovery_hysteresis: Annotated[
-        float, tunable("fraction of the staleness limit below which a series recovers", "ratio",
-                       gt=0.0, le=1.0)
+        float,
+        tunable(
+            "fraction of the staleness limit below which a series recovers", "ratio", gt=0.0, le=1.0
+        ),
     ] = 0.8
     degraded_recovery_min_steps: Annotated[
         int, tunable("clean ticks before degraded mode ends", "ticks", ge=1, le=1000)
@@ -100,7 +122,8 @@ class Monitoring(Section, frozen=True):
         float, tunable("slack of the CUSUM", "standard deviations", (0.1, 1.0), ge=0.0, le=5.0)
     ] = 0.5
     cusum_h: Annotated[
-        float, tunable("threshold of the CUSUM", "standard deviations", (2.0, 10.0), gt=0.0, le=50.0)
+        float,
+        tunable("threshold of the CUSUM", "standard deviations", (2.0, 10.0), gt=0.0, le=50.0),
     ] = 8.0
     grace_period_steps: Annotated[
         int, tunable("ticks after an alarm during which none is raised", "ticks", ge=0, le=1000)
@@ -109,15 +132,26 @@ class Monitoring(Section, frozen=True):
         int, structural("errors behind the kurtosis", "ticks", ge=32, le=1024)
     ] = 252
     shift_threshold: Annotated[
-        float, tunable("threshold of the likelihood ratio for a shift of the mean",
-                       "twice the log-likelihood ratio", gt=0.0, le=1000.0)
+        float,
+        tunable(
+            "threshold of the likelihood ratio for a shift of the mean",
+            "twice the log-likelihood ratio",
+            gt=0.0,
+            le=1000.0,
+        ),
     ] = 16.0
     shift_window: Annotated[
         int, structural("longest run after a shift that is searched", "ticks", ge=8, le=128)
     ] = 60
     holder_threshold: Annotated[
-        float, tunable("Hölder exponent below which the signal is rough", "exponent", (0.2, 0.65),
-                       gt=0.0, lt=1.0)
+        float,
+        tunable(
+            "Hölder exponent below which the signal is rough",
+            "exponent",
+            (0.2, 0.65),
+            gt=0.0,
+            lt=1.0,
+        ),
     ] = 0.4
     holder_hysteresis: Annotated[
         float, tunable("rise above the threshold that ends robust mode", "exponent", ge=0.0, lt=1.0)
@@ -134,31 +168,46 @@ class Fusion(Section, frozen=True):
         float, tunable("largest JKO step", "fraction of the way to the target", gt=0.0, le=1.0)
     ] = 0.05
     learning_rate_volatility: Annotated[
-        float, tunable("JKO step at calm volatility", "fraction of the way to the target",
-                       gt=0.0, le=1.0)
+        float,
+        tunable("JKO step at calm volatility", "fraction of the way to the target", gt=0.0, le=1.0),
     ] = 0.02
     evidence_memory: Annotated[
-        float, tunable("discount of squared errors behind the softmax target", "per tick",
-                       gt=0.5, lt=1.0)
+        float,
+        tunable("discount of squared errors behind the softmax target", "per tick", gt=0.5, lt=1.0),
     ] = 0.995
     sinkhorn_epsilon_min: Annotated[
-        float, tunable("smallest entropic regularisation", "standardised cost", (0.001, 0.1),
-                       ge=1e-4, le=1.0)
+        float,
+        tunable(
+            "smallest entropic regularisation", "standardised cost", (0.001, 0.1), ge=1e-4, le=1.0
+        ),
     ] = 0.01
     sinkhorn_epsilon_0: Annotated[
-        float, tunable("entropic regularisation at zero volatility", "standardised cost",
-                       (0.05, 0.5), ge=1e-4, le=1.0)
+        float,
+        tunable(
+            "entropic regularisation at zero volatility",
+            "standardised cost",
+            (0.05, 0.5),
+            ge=1e-4,
+            le=1.0,
+        ),
     ] = 0.1
     sinkhorn_alpha: Annotated[
-        float, tunable("growth of the regularisation with volatility", "per unit", (0.1, 1.0),
-                       gt=0.0, le=10.0)
+        float,
+        tunable(
+            "growth of the regularisation with volatility", "per unit", (0.1, 1.0), gt=0.0, le=10.0
+        ),
     ] = 0.5
     sinkhorn_iterations: Annotated[
         int, structural("Sinkhorn iterations per tick, warm-started", "iterations", ge=1, le=200)
     ] = 20
     huber_delta: Annotated[
-        float, tunable("Huber threshold of the transport cost in robust mode",
-                       "standard deviations", gt=0.0, le=100.0)
+        float,
+        tunable(
+            "Huber threshold of the transport cost in robust mode",
+            "standard deviations",
+            gt=0.0,
+            le=100.0,
+        ),
     ] = 1.0
     entropy_reset: Annotated[
         Literal["soft", "uniform"],
@@ -170,12 +219,14 @@ class Interval(Section, frozen=True):
     """The prediction interval."""
 
     coverage: Annotated[
-        float, tunable("probability that the next value falls inside", "probability",
-                       ge=0.5, le=0.999)
+        float,
+        tunable("probability that the next value falls inside", "probability", ge=0.5, le=0.999),
     ] = 0.95
     quantile_step: Annotated[
-        float, tunable("step of the online quantile tracker", "standard deviations per tick",
-                       gt=0.0, le=1.0)
+        float,
+        tunable(
+            "step of the online quantile tracker", "standard deviations per tick", gt=0.0, le=1.0
+        ),
     ] = 0.08
 
 
@@ -215,9 +266,7 @@ class Levy(Section, frozen=True):
 class Signature(Section, frozen=True):
     """Regression on the log-signature of the time-augmented path over dyadic windows."""
 
-    signature_depth: Annotated[
-        Literal[2, 3], structural("highest level of the words")
-    ] = 3
+    signature_depth: Annotated[Literal[2, 3], structural("highest level of the words")] = 3
     signature_memory: Annotated[
         float, tunable("forgetting factor of the regression", "per tick", gt=0.9, le=1.0)
     ] = 0.9995
@@ -234,8 +283,13 @@ class PredictorConfig(Section, frozen=True):
     """
 
     tile: Annotated[
-        int, structural("lanes of the compiled step; part of the definition of the bits",
-                        "assets", ge=1, le=4096)
+        int,
+        structural(
+            "lanes of the compiled step; part of the definition of the bits",
+            "assets",
+            ge=1,
+            le=4096,
+        ),
     ] = 32
     seed: Annotated[int, locked("seed of diagnostics that sample", ge=0)] = 42
     ingestion: Ingestion = Ingestion()

@@ -16,8 +16,6 @@ from predictor.step import LaneTick
 from predictor.tile import ROUNDS, advance_tile
 from predictor.types import Observation, PredictionResult
 
-Host = np.ndarray[Any, Any]
-
 
 @functools.lru_cache(maxsize=8)
 def _compiled(shape: PredictorConfig) -> Any:
@@ -38,7 +36,8 @@ class FunctionalPredictor:
 
     def __init__(self, config: PredictorConfig | None = None) -> None:
         self.config = config or PredictorConfig()
-        self._advance = _compiled(structure(self.config))
+        self._shape = structure(self.config)
+        self._advance = _compiled(self._shape)
         with jax.enable_x64(True):
             self._values = tunables(self.config)
 
@@ -49,24 +48,21 @@ class FunctionalPredictor:
 
     def step(self, state: LaneState, obs: Observation) -> tuple[LaneState, PredictionResult]:
         """One tick of one lane: a state without lane axis, an observation of scalars."""
-        lane = jax.tree.map(lambda leaf: leaf[None], state)
         row = jax.tree.map(lambda leaf: np.asarray(leaf)[None], obs)
+        with jax.enable_x64(True):
+            lane = _with_lane_axis(state)
         states, result = self.step_batch(lane, row)
         with jax.enable_x64(True):
-            state = jax.tree.map(lambda leaf: leaf[0], states)
+            state = _without_lane_axis(states)
         return state, jax.tree.map(lambda leaf: leaf[0], result)
 
-    def step_batch(
-        self, states: LaneState, obs: Observation
-    ) -> tuple[LaneState, PredictionResult]:
+    def step_batch(self, states: LaneState, obs: Observation) -> tuple[LaneState, PredictionResult]:
         """One tick per lane: observation arrays `[n]`, results `[n, ...]`."""
         rows = jax.tree.map(lambda leaf: np.asarray(leaf)[None], obs)
         states, results = self.scan_batch(states, rows)
         return states, jax.tree.map(lambda leaf: leaf[0], results)
 
-    def scan_batch(
-        self, states: LaneState, obs: Observation
-    ) -> tuple[LaneState, PredictionResult]:
+    def scan_batch(self, states: LaneState, obs: Observation) -> tuple[LaneState, PredictionResult]:
         """Ticks in order: observation arrays `[T, n]`, results `[T, n, ...]` on the host."""
         ticks = _complete(obs, int(states.accepted.shape[0]))
         rows, lanes = ticks.magnitude.shape
@@ -76,30 +72,63 @@ class FunctionalPredictor:
         with jax.enable_x64(True):
             for start in range(0, lanes, tile):
                 stop = min(start + tile, lanes)
-                part = _pad_states(states, start, stop, self.config)
+                part = _padded(self._shape, states, start, stop - start)
                 for first in range(0, rows, ROUNDS):
                     last = min(first + ROUNDS, rows)
                     block = _block(ticks, first, last, start, stop, tile)
-                    part, result = self._advance(
-                        self._values, part, block, jnp.int32(last - first)
-                    )
+                    part, result = self._advance(self._values, part, block, jnp.int32(last - first))
                     results = _store(results, result, (rows, lanes), first, last, start, stop)
-                pieces.append(jax.tree.map(lambda leaf, n=stop - start: leaf[:n], part))
+                pieces.append(part)
             if results is None:
                 raise ValueError("magnitude: the observation has no rows or no lanes")
-            after = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *pieces)
+            after: LaneState = _joined(tuple(pieces), lanes)
         return after, results
+
+
+# Compiled, because a state has some seventy leaves and a call per leaf costs more than a step.
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "size"))
+def _padded(shape: PredictorConfig, states: LaneState, start: Any, size: int) -> LaneState:
+    """Lanes from `start` on, `size` of them, with fresh ones up to the tile."""
+    part: LaneState = jax.tree.map(
+        lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), states
+    )
+    spare = shape.tile - size
+    if spare == 0:
+        return part
+    fresh = init_lanes(shape, spare)
+    padded: LaneState = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), part, fresh)
+    return padded
+
+
+@functools.partial(jax.jit, static_argnames="lanes")
+def _joined(pieces: tuple[LaneState, ...], lanes: int) -> LaneState:
+    states: LaneState = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:lanes], *pieces)
+    return states
+
+
+@jax.jit
+def _with_lane_axis(state: LaneState) -> LaneState:
+    states: LaneState = jax.tree.map(lambda leaf: leaf[None], state)
+    return states
+
+
+@jax.jit
+def _without_lane_axis(states: LaneState) -> LaneState:
+    state: LaneState = jax.tree.map(lambda leaf: leaf[0], states)
+    return state
 
 
 def _complete(obs: Observation, lanes: int) -> LaneTick:
     """Host arrays `[T, n]` with every optional field filled in."""
-    magnitude = np.asarray(obs.magnitude, np.float64)
+    magnitude: Any = np.asarray(obs.magnitude, np.float64)
     if magnitude.ndim != 2 or magnitude.shape[1] != lanes:
         raise ValueError(
             f"magnitude: expected {lanes} lanes as in the states, got shape {magnitude.shape}"
         )
 
-    def field(name: str, values: Any, dtype: type, default: Host) -> Host:
+    def field(name: str, values: Any, dtype: type, default: Any) -> Any:
         array = default if values is None else np.asarray(values, dtype)
         if array.shape != magnitude.shape:
             raise ValueError(
@@ -119,20 +148,10 @@ def _complete(obs: Observation, lanes: int) -> LaneTick:
     )
 
 
-def _pad_states(states: LaneState, start: int, stop: int, config: PredictorConfig) -> LaneState:
-    part = jax.tree.map(lambda leaf: leaf[start:stop], states)
-    spare = config.tile - (stop - start)
-    if spare == 0:
-        return part
-    fresh = init_lanes(config, spare)
-    padded: LaneState = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), part, fresh)
-    return padded
-
-
 def _block(ticks: LaneTick, first: int, last: int, start: int, stop: int, tile: int) -> LaneTick:
     """Rows `first:last` of lanes `start:stop`, padded to `[ROUNDS, tile]` with absence."""
 
-    def padded(leaf: Host) -> Host:
+    def padded(leaf: Any) -> Any:
         block = np.zeros((ROUNDS, tile), leaf.dtype)
         block[: last - first, : stop - start] = leaf[first:last, start:stop]
         return block
@@ -151,9 +170,7 @@ def _store(
 ) -> PredictionResult:
     """Copy a block of results to its place, allocating all of them at the first."""
     if results is None:
-        results = jax.tree.map(
-            lambda leaf: np.empty((*shape, *leaf.shape[2:]), leaf.dtype), block
-        )
+        results = jax.tree.map(lambda leaf: np.empty((*shape, *leaf.shape[2:]), leaf.dtype), block)
     for kept, leaf in zip(results, block, strict=True):
         kept[first:last, start:stop] = np.asarray(leaf)[: last - first, : stop - start]
     return results

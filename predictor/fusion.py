@@ -108,8 +108,10 @@ def score(
     config: PredictorConfig, state: FusionState, said: Forecasts, target: Array
 ) -> FusionState:
     """Fold in what the stored forecasts should have been."""
-    unit = jnp.where(said.unit > 0.0, said.unit, 1.0)
-    limit = aggregation.ERROR_LIMIT
+    # Without a unit every kernel said the same, and there is nothing to tell them apart by.
+    moves = said.unit > 0.0
+    unit = jnp.where(moves, said.unit, 1.0)
+    limit = jnp.where(moves, aggregation.ERROR_LIMIT, 0.0)
     errors = jnp.clip((target - said.kernels) / unit, -limit, limit)
     raw_errors = jnp.clip((target - said.raw) / unit, -limit, limit)
     persistence_error = jnp.clip((target - said.persistence) / unit, -limit, limit)
@@ -166,8 +168,9 @@ def move(
     result = transport.sinkhorn(
         cost, state.weights, moved, epsilon, state.scaling, rules.sinkhorn_iterations
     )
-    window = jnp.clip(5.0 * DOMAIN_LENGTH_SQUARED / jnp.maximum(ratio, 1e-6),
-                      *ENTROPY_WINDOW_LIMITS)
+    window = jnp.clip(
+        5.0 * DOMAIN_LENGTH_SQUARED / jnp.maximum(ratio, 1e-6), *ENTROPY_WINDOW_LIMITS
+    )
     info = FusionInfo(step_size, window, epsilon, result, cost)
     return state._replace(weights=moved, scaling=result.scaling), info
 

@@ -109,9 +109,7 @@ def _out_of_order(state: GateState, accepted: Array, answered: Array, y: Array, 
     return late | ((answered > 0) & repeated)
 
 
-def _domain(
-    config: Ingestion, state: GateState, accepted: Array, y: Array
-) -> tuple[Array, Array]:
+def _domain(config: Ingestion, state: GateState, accepted: Array, y: Array) -> tuple[Array, Array]:
     """Whether `y` is rejected, and whether it confirms a shift that was rejected before."""
     finite = jnp.isfinite(y)
     limit = config.sigma_bound * jnp.sqrt(state.variance)
@@ -154,12 +152,15 @@ def _repetition(config: Ingestion, state: GateState, accepted: Array, y: Array) 
     improbable = run.astype(jnp.float64) * jnp.log(probability) < jnp.log(
         config.frozen_signal_probability
     )
-    freezes = (
-        (accepted >= WARM_UP_TICKS) & (run >= config.frozen_signal_min_steps) & improbable
-    )
+    # A series that has never moved has shown nothing that a standstill would contradict.
+    alive = (accepted >= WARM_UP_TICKS) & (state.squared_change > 0.0)
+    freezes = alive & (run >= config.frozen_signal_min_steps) & improbable
     change = jnp.square(y - state.last_value)
     moves = change > config.frozen_signal_recovery_ratio * state.squared_change
-    moving = jnp.where(state.frozen, jnp.where(moves, state.moving + 1, 0), 0)
+    # Residual noise of a dead feed starts the count afresh; a standstill between two moves
+    # does not, or a series that rests after each step would never be released.
+    moving = jnp.where(moves, state.moving + 1, jnp.where(repeated, state.moving, 0))
+    moving = jnp.where(state.frozen, moving, 0)
     released = state.frozen & (moving >= config.frozen_signal_recovery_steps)
     frozen = (state.frozen & ~released) | (~state.frozen & freezes)
     rate = jnp.maximum(config.location_memory, 1.0 / jnp.maximum(accepted, 1))
@@ -187,7 +188,9 @@ class _Cadence(NamedTuple):
     recovered: Array
 
 
-def _cadence(config: Ingestion, state: GateState, accepted: Array, t: Array, now: Array) -> _Cadence:
+def _cadence(
+    config: Ingestion, state: GateState, accepted: Array, t: Array, now: Array
+) -> _Cadence:
     """Compare the gap since the last believed tick with the learned median interval."""
     gap = (t - state.accepted_timestamp).astype(jnp.float64)
     seen = (accepted > 0) & (gap > 0)
@@ -198,23 +201,24 @@ def _cadence(config: Ingestion, state: GateState, accepted: Array, t: Array, now
     moved = jnp.where(state.intervals == 0, log_gap, towards)
     if config.time_gates == "off":
         no = jnp.asarray(False)
-        stale, under_sampled, recovered = no, no, jnp.asarray(True)
+        beyond, under_sampled, recovered = no, no, jnp.asarray(True)
     elif config.time_gates == "absolute":
         age = jnp.maximum((now - t).astype(jnp.float64), jnp.where(accepted > 0, gap, 0.0))
-        stale = age > config.staleness_ttl_ns
+        limit = jnp.asarray(config.staleness_ttl_ns, jnp.float64)
+        beyond = age > limit
         under_sampled = (accepted > 0) & (gap > config.besov_nyquist_interval_ns)
-        recovered = age < config.inference_recovery_hysteresis * config.staleness_ttl_ns
+        recovered = age < config.inference_recovery_hysteresis * limit
     else:
         known = seen & (state.intervals >= LEARNED_INTERVALS)
         median = jnp.exp(state.interval_log_median)
-        stale = known & (gap > config.staleness_intervals * median)
+        limit = config.staleness_intervals * median
+        beyond = known & (gap > limit)
         under_sampled = known & (gap > config.nyquist_intervals * median)
-        limit = config.inference_recovery_hysteresis * config.staleness_intervals * median
-        recovered = ~known | (gap < limit)
+        recovered = ~known | (gap < config.inference_recovery_hysteresis * limit)
     return _Cadence(
         interval_log_median=jnp.where(seen, moved, state.interval_log_median),
         intervals=state.intervals + seen,
-        stale=stale,
+        stale=beyond | (state.stale & ~recovered),
         under_sampled=under_sampled,
         recovered=recovered,
     )
@@ -245,6 +249,8 @@ def apply(
 
     rate = jnp.maximum(rules.location_memory, 1.0 / (accepted + 1.0))
     deviation = value - state.location
+    # A hung feed must not shrink the scale: the first live tick would be an outlier.
+    rate = jnp.where(repetition.frozen & ~rebase, 0.0, rate)
     location = jnp.where(rebase, value, state.location + rate * deviation)
     spread = jnp.where(rebase, value - state.rejected_value, deviation)
     variance = (1.0 - rate) * (state.variance + rate * jnp.square(spread))

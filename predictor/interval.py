@@ -24,6 +24,13 @@ RATES = np.array([0.005, 0.02, 0.06, 0.2])
 """EWMA rates of the variances, per tick."""
 
 PROXY_RATE = 0.02
+
+PROXY_RANGE = 1e4
+"""Most that the proxy may move the variance from its slow average, either way."""
+
+LARGEST_RATIO = 1e12
+"""Bound on error² over variance, so that a jump after a constant stretch stays finite."""
+
 LIKELIHOOD_MEMORY = 0.99
 DEGREES_OF_FREEDOM = 5.0
 SMALLEST_QUANTILE = 0.05
@@ -62,10 +69,18 @@ def init() -> IntervalState:
     )
 
 
+def _is_proxy(proxy: Array) -> Array:
+    # Beyond these its square leaves the range of float64.
+    return jnp.isfinite(proxy) & (proxy > 1e-140) & (proxy < 1e140)
+
+
 def _variances(state: IntervalState, proxy: Array) -> tuple[Array, Array]:
     """All variances `[5]` and which of them exist."""
-    usable = jnp.isfinite(proxy) & (proxy > 0.0) & (state.proxy_count >= WARM_UP_TICKS)
+    usable = _is_proxy(proxy) & (state.proxy_count >= WARM_UP_TICKS)
     by_proxy = jnp.where(usable, state.proxy_ratio * jnp.square(proxy), 1.0)
+    # One absurd proxy must not make the interval absurd.
+    slow = state.variances[0]
+    by_proxy = jnp.clip(by_proxy, slow / PROXY_RANGE, slow * PROXY_RANGE)
     variances = jnp.concatenate([state.variances, by_proxy[None]])
     exists = jnp.concatenate([jnp.ones(RATES.size, bool), usable[None]])
     return variances, exists
@@ -78,9 +93,8 @@ def score(config: PredictorConfig, state: IntervalState, error: Array) -> Interv
     variances, exists = _variances(state, state.proxy)
     safe = jnp.maximum(variances, 1e-300)
     nu = DEGREES_OF_FREEDOM
-    log_likelihood = -0.5 * jnp.log(safe) - 0.5 * (nu + 1.0) * jnp.log1p(
-        squared / safe / (nu - 2.0)
-    )
+    ratio = jnp.minimum(squared / safe, LARGEST_RATIO)
+    log_likelihood = -0.5 * jnp.log(safe) - 0.5 * (nu + 1.0) * jnp.log1p(ratio / (nu - 2.0))
     warm = state.scored >= WARM_UP_TICKS
     gained = jnp.where(warm & exists, log_likelihood, 0.0)
     # A member that does not exist keeps pace with the best, to start level when it does.
@@ -90,8 +104,9 @@ def score(config: PredictorConfig, state: IntervalState, error: Array) -> Interv
 
     tail = 0.5 * (1.0 - config.interval.coverage)
     normal = special.ndtri(tail)
-    standardised = jnp.where(state.scale > 0.0, error / jnp.where(state.scale > 0, state.scale, 1.0),
-                             0.0)
+    standardised = jnp.where(
+        state.scale > 0.0, error / jnp.where(state.scale > 0, state.scale, 1.0), 0.0
+    )
     step = config.interval.quantile_step
     below = standardised < normal + state.lower
     above = standardised > -normal + state.upper
@@ -99,12 +114,14 @@ def score(config: PredictorConfig, state: IntervalState, error: Array) -> Interv
     lower = jnp.where(track, state.lower + step * (tail - below), state.lower)
     upper = jnp.where(track, state.upper - step * (tail - above), state.upper)
 
-    has_proxy = jnp.isfinite(state.proxy) & (state.proxy > 0.0)
-    ratio = squared / jnp.where(has_proxy, jnp.square(state.proxy), 1.0)
+    has_proxy = _is_proxy(state.proxy)
+    by_proxy = jnp.minimum(squared / jnp.where(has_proxy, jnp.square(state.proxy), 1.0), 1e300)
     proxy_count = state.proxy_count + has_proxy
     proxy_rate = jnp.maximum(PROXY_RATE, 1.0 / jnp.maximum(proxy_count, 1.0))
     proxy_ratio = jnp.where(
-        has_proxy, state.proxy_ratio + proxy_rate * (ratio - state.proxy_ratio), state.proxy_ratio
+        has_proxy,
+        state.proxy_ratio + proxy_rate * (by_proxy - state.proxy_ratio),
+        state.proxy_ratio,
     )
     rates = jnp.maximum(jnp.asarray(RATES), 1.0 / scored)
     return state._replace(

@@ -51,8 +51,10 @@ def layout_of(lane: Any) -> Layout:
         elif dtype.itemsize == 4:
             words = -(-size // 2)
         else:
-            raise TypeError(f"state leaf {jax.tree_util.keystr(path)} has type {dtype}: "
-                            "use bool, or a type of 32 or 64 bits")
+            raise TypeError(
+                f"state leaf {jax.tree_util.keystr(path)} has type {dtype}: "
+                "use bool, or a type of 32 or 64 bits"
+            )
         leaves.append(_Leaf(jax.tree_util.keystr(path), leaf.shape, dtype, start, words))
         start += words
     return Layout(tuple(leaves), tree, start)

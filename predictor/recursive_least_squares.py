@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from predictor.types import Array
+from predictor.types import Array, Scalar
 
 TRACE_CAP = 1e6
 """Bound on the trace of the inverse covariance per coefficient.
@@ -37,7 +37,7 @@ def predict(state: Regression, features: Array) -> Array:
     return jnp.sum(state.coefficients * features)
 
 
-def learn(state: Regression, features: Array, target: Array, memory: Array) -> Regression:
+def learn(state: Regression, features: Array, target: Array, memory: Scalar) -> Regression:
     """One tick: `features` `[d]` met `target` under the forgetting factor `memory`.
 
     **Cost:** O(d²). The update is symmetric to the last bit because the subtracted outer

@@ -27,11 +27,15 @@ MEAN_TICKS = 400.0
 SETTLING_TICKS = 30
 MINIMUM_BEFORE = 20.0
 
+SMALLEST_VARIANCE = 1e-4
+"""Floor of the innovation variance, in mean squared increments of the window: after a constant
+stretch the bounded variance would need thousands of ticks to grow back from nothing."""
+
 
 class ShiftState(NamedTuple):
     """`mean` (unit of y) and `length` since the last shift; the prewhitening regression;
     `variance` of its innovations; `innovations`, standardised and clipped, newest first;
-    `total` of them since the last shift, and `count`."""
+    `total` and number (`since`) of them since the last shift."""
 
     seen: Array
     mean: Array
@@ -40,7 +44,7 @@ class ShiftState(NamedTuple):
     variance: Array
     innovations: Array
     total: Array
-    count: Array
+    since: Array
 
 
 def init(config: PredictorConfig) -> ShiftState:
@@ -54,7 +58,7 @@ def init(config: PredictorConfig) -> ShiftState:
         variance=zero,
         innovations=jnp.zeros(config.monitoring.shift_window),
         total=zero,
-        count=zero,
+        since=zero,
     )
 
 
@@ -64,7 +68,8 @@ def detect(config: PredictorConfig, state: ShiftState, window: Array) -> tuple[S
     y = window[0]
     first = state.seen == 0
     mean = jnp.where(first, y, state.mean)
-    variance = jnp.maximum(state.variance, 1e-300)
+    floor = SMALLEST_VARIANCE * jnp.mean(jnp.square(window[1:] - window[:-1]))
+    variance = jnp.maximum(jnp.maximum(state.variance, floor), 1e-300)
     unit = jnp.sqrt(variance)
     lags = jnp.clip((window[1 : 1 + ORDER] - mean) / unit, -1e3, 1e3)
     target = jnp.clip((y - mean) / unit, -1e3, 1e3)
@@ -72,7 +77,7 @@ def detect(config: PredictorConfig, state: ShiftState, window: Array) -> tuple[S
     innovation = jnp.clip(error, -CLIP, CLIP)
     innovations = jnp.concatenate([innovation[None], state.innovations[:-1]])
     total = state.total + innovation
-    count = state.count + 1.0
+    count = state.since + 1.0
     lengths = jnp.arange(1, size + 1, dtype=jnp.float64)
     after_sum = jnp.cumsum(innovations)
     before = count - lengths
@@ -85,8 +90,8 @@ def detect(config: PredictorConfig, state: ShiftState, window: Array) -> tuple[S
     settled = state.seen >= SETTLING_TICKS
     shifted = settled & (ratio[best] > config.monitoring.shift_threshold)
 
-    since = lengths <= lengths[best]
-    new_mean = jnp.sum(jnp.where(since, window[:size], 0.0)) / lengths[best]
+    newer = lengths <= lengths[best]
+    new_mean = jnp.sum(jnp.where(newer, window[:size], 0.0)) / lengths[best]
     length = jnp.where(shifted, lengths[best], jnp.minimum(state.length + 1.0, MEAN_TICKS))
     followed = mean + (y - mean) / jnp.maximum(length, 1.0)
     bounded_target = rls.predict(state.regression, lags) + innovation
@@ -108,6 +113,6 @@ def detect(config: PredictorConfig, state: ShiftState, window: Array) -> tuple[S
         variance=jnp.where(first, 0.0, scaled),
         innovations=innovations,
         total=jnp.where(shifted, after_sum[best], total),
-        count=jnp.where(shifted, lengths[best], count),
+        since=jnp.where(shifted, lengths[best], count),
     )
     return state, shifted

@@ -56,7 +56,7 @@ def identity_of(asset_id: str) -> tuple[int, int]:
 def init_lane(config: PredictorConfig) -> LaneState:
     """State of a lane that has seen no tick and belongs to no asset."""
     zero, count = jnp.zeros(()), jnp.zeros((), jnp.int64)
-    return LaneState(
+    lane = LaneState(
         identity=jnp.zeros(2, jnp.uint32),
         accepted=count,
         answered=count,
@@ -74,6 +74,10 @@ def init_lane(config: PredictorConfig) -> LaneState:
         said=fusion.no_forecasts(),
         troubled=jnp.asarray(False),
     )
+    # A leaf made from a Python number is weakly typed, which the step's results are not: the
+    # second call would compile a second program.
+    strong: LaneState = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), lane)
+    return strong
 
 
 def init_lanes(

@@ -30,7 +30,8 @@ INCREMENT_LIMIT = 20.0
 LEVEL_LIMIT = 50.0
 
 MAGNITUDE_LIMIT = 1e140
-"""Larger values have no square in float64; the domain gate treats them as not finite."""
+"""Larger values have no square in float64: the domain gate treats them as not finite, and a
+reference beyond it as absent."""
 
 
 class LaneTick(NamedTuple):
@@ -79,12 +80,16 @@ def _forecast_kernels(
 ) -> tuple[LaneState, Array]:
     """Let every kernel learn the realised value and forecast the next: raw means `[4]`."""
     unit = jnp.sqrt(state.unit_variance)
+    measured = (unit > 0.0) & (state.said.unit > 0.0)
     tick = KernelTick(
         levels=_divide(state.window - state.center, jnp.sqrt(state.spread_variance), LEVEL_LIMIT),
         increments=_divide(state.window[:-1] - state.window[1:], unit, LEVEL_LIMIT),
         target=_divide(target - state.said.persistence, state.said.unit, LEVEL_LIMIT),
-        learn=learn,
-        count=state.accepted,
+        moved=_divide(state.window[0] - state.window[1], state.said.unit, LEVEL_LIMIT),
+        rescale=jnp.where(measured, state.said.unit / jnp.where(unit > 0.0, unit, 1.0), 1.0),
+        # Nothing can be learned in units of an increment that never happened.
+        learn=learn & measured,
+        accepted=state.accepted,
     )
     states, means = [], []
     for kernel, kernel_state in zip(KERNEL_MODULES, state.kernels, strict=True):
@@ -139,7 +144,8 @@ def step_lane(
     first = state.accepted == 0
     unborn = verdict.rejected & first
     value = jnp.where(verdict.rejected, state.said.mean, magnitude)
-    reference_given = jnp.isfinite(tick.reference) & ~verdict.rejected
+    usable = jnp.abs(tick.reference) <= MAGNITUDE_LIMIT  # False for NaN
+    reference_given = usable & ~verdict.rejected
     target = jnp.where(reference_given, tick.reference, value)
     learn = ~first & ~verdict.rejected & ~verdict.rebase & ~verdict.frozen
     accepted = state.accepted + jnp.where(verdict.rejected, 0, 1)
@@ -231,9 +237,7 @@ def step_lane(
         warmed_up=warm & ~fusion.is_warm(state.accepted),
     )
     refused = jnp.int32(Events.OUT_OF_ORDER)
-    events = jnp.where(
-        tick.present, jnp.where(verdict.refused, refused, events), jnp.int32(0)
-    )
+    events = jnp.where(tick.present, jnp.where(verdict.refused, refused, events), jnp.int32(0))
     result = PredictionResult(
         answered=answered,
         sequence=after.accepted,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from predictor.types import Array
+from predictor.types import Array, Scalar
 
 WEIGHT_FLOOR = 1e-12
 MARGINAL_TOLERANCE = 1e-6
@@ -30,7 +30,7 @@ class TransportResult(NamedTuple):
     converged: Array
 
 
-def kernel_cost(forecasts: Array, sigma: Array, robust: Array, huber_delta: Array) -> Array:
+def kernel_cost(forecasts: Array, sigma: Array, robust: Array, huber_delta: Scalar) -> Array:
     """Cost `[k, k]` of moving weight between kernels: squared standardised distance of their
     forecasts, or its Huber form where `robust`."""
     distance = jnp.abs(forecasts[:, None] - forecasts[None, :]) / jnp.where(sigma > 0, sigma, 1.0)

@@ -6,8 +6,12 @@ from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
 import jax
+from jax.typing import ArrayLike
 
 Array = jax.Array
+
+Scalar = jax.Array | float
+"""A tunable: traced inside the compiled step, a plain number outside of it."""
 
 KERNEL_NAMES = ("hilbert", "markov", "levy", "signature")
 """Order of the kernels in every array with a kernel axis."""
@@ -62,12 +66,12 @@ class Observation(NamedTuple):
       and its results are NaN. `None` means all present.
     """
 
-    magnitude: Array
-    timestamp_ns: Array
-    now_ns: Array | None = None
-    dispersion_proxy: Array | None = None
-    reference: Array | None = None
-    present: Array | None = None
+    magnitude: ArrayLike
+    timestamp_ns: ArrayLike
+    now_ns: ArrayLike | None = None
+    dispersion_proxy: ArrayLike | None = None
+    reference: ArrayLike | None = None
+    present: ArrayLike | None = None
 
 
 class PredictionResult(NamedTuple):

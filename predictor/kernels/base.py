@@ -23,18 +23,23 @@ class KernelTick(NamedTuple):
     - `levels`: `[WINDOW]`, past values, newest first, centred and in units of the spread.
     - `increments`: `[WINDOW - 1]`, past increments, newest first, in units of the typical
       increment.
-    - `target`: realised increment since the previous forecast, in the unit that was in force
-      when that forecast was made.
+    - `target`: what the previous forecast should have said, as an increment over the value at
+      that tick, in the unit that was in force then.
+    - `moved`: increment of the series itself since then, in the same unit; it differs from
+      `target` where the feed names a reference, and is zero where the past moved along.
+    - `rescale`: that unit over the present one.
     - `learn`: whether `target` may be learned from; False on the first ticks, on rejected
       and on frozen ones.
-    - `count`: ticks accepted so far.
+    - `accepted`: ticks accepted so far.
     """
 
     levels: Array
     increments: Array
     target: Array
+    moved: Array
+    rescale: Array
     learn: Array
-    count: Array
+    accepted: Array
 
 
 class KernelForecast(NamedTuple):

@@ -3,8 +3,9 @@
 An increment beyond the threshold, in units of the bipower volatility, is a jump; the rest
 is drift and diffusion. The forecast is the mean of a bank of filters, weighted by their
 discounted evidence: local levels with gains from slow to fast, which see the value as a
-level under noise, and the drift with the mean jump, which see it as a random walk. After
-two jumps the same way, or one that is kept, the level filters restart at the new level.
+level under noise, and the drift with the mean jump, which see it as a random walk. A jump
+moves the levels no more than the threshold would. Where the next tick does not take it
+back, the level filters restart at the new level and average until their gain is reached.
 
 No jump is ever sampled into the forecast: that would add its variance to the error.
 
@@ -43,11 +44,12 @@ the bank keeps listening to members that were right long ago."""
 class LevyState(NamedTuple):
     """Filters of one lane, in units of the typical increment.
 
-    `offsets` `[G]`: level minus present value; `drift`: mean diffusive increment;
-    `jump_mean`: mean increment contributed by jumps per tick; `bipower`: variance of the
-    diffusive part; `previous`: last absolute increment; `kept`: a jump happened at the last
-    tick; `errors` `[MEMBERS]`: discounted squared errors; `weight`: their total discount;
-    `forecasts` `[MEMBERS]`: what each member said about the next increment.
+    `offsets` `[G]`: level minus present value; `age`: ticks since the levels restarted;
+    `jumped`: the last increment if it was a jump, else zero; `drift`: mean diffusive
+    increment; `jump_mean`: mean increment contributed by jumps per tick; `bipower`: variance
+    of the diffusive part; `previous`: last absolute diffusive increment; `errors`
+    `[MEMBERS]`: discounted squared errors; `weight`: their total discount; `forecasts`
+    `[MEMBERS]`: what each member said about the next increment.
     """
 
     offsets: Array
@@ -55,7 +57,8 @@ class LevyState(NamedTuple):
     jump_mean: Array
     bipower: Array
     previous: Array
-    kept: Array
+    jumped: Array
+    age: Array
     errors: Array
     weight: Array
     forecasts: Array
@@ -70,14 +73,16 @@ def _init(config: PredictorConfig) -> LevyState:
         jump_mean=zero,
         bipower=jnp.ones(()),
         previous=jnp.ones(()),
-        kept=jnp.asarray(False),
+        jumped=zero,
+        age=zero,
         errors=jnp.zeros(MEMBERS),
         weight=zero,
         forecasts=jnp.zeros(MEMBERS),
     )
 
 
-def _learn(config: PredictorConfig, state: LevyState, increment: Array) -> LevyState:
+def _learn(config: PredictorConfig, state: LevyState, tick: KernelTick) -> LevyState:
+    increment = tick.target
     volatility = jnp.sqrt(jnp.maximum(state.bipower, 1e-12))
     limit = config.levy.levy_jump_threshold * volatility
     jump = jnp.abs(increment) > limit
@@ -87,35 +92,54 @@ def _learn(config: PredictorConfig, state: LevyState, increment: Array) -> LevyS
     product = 0.5 * np.pi * jnp.abs(clipped) * jnp.minimum(state.previous, limit)
     # A level filter's error is the increment seen from the level rather than from the value.
     error = increment - state.offsets
-    restart = jump & state.kept
-    offsets = jnp.where(restart, 0.0, (1.0 - GAINS) * -error)
+    age = state.age + 1.0
+    gains = jnp.maximum(jnp.asarray(GAINS), 1.0 / age)
+    offsets = state.offsets + gains * jnp.clip(error, -limit, limit)
+    # The last jump is kept where this tick did not take it back.
+    kept = (state.jumped != 0.0) & (jnp.abs(state.jumped + increment) > 0.5 * jnp.abs(state.jumped))
+    offsets = jnp.where(kept, 0.5 * increment, offsets)
+    age = jnp.where(kept, 2.0, age)
     discount = config.levy.levy_memory
     squared = jnp.square(jnp.clip(increment - state.forecasts, -2.0 * limit, 2.0 * limit))
-    return LevyState(
+    return state._replace(
         offsets=offsets,
+        age=age,
+        jumped=jnp.where(jump, increment, 0.0),
         drift=state.drift + DRIFT_MEMORY * (jnp.where(jump, 0.0, increment) - state.drift),
         jump_mean=state.jump_mean
         + DRIFT_MEMORY * (jnp.where(jump, increment, 0.0) - state.jump_mean),
         bipower=state.bipower + BIPOWER_MEMORY * (product - state.bipower),
         previous=jnp.abs(clipped),
-        kept=jump,
         errors=discount * state.errors + squared,
         weight=discount * state.weight + 1.0,
-        forecasts=state.forecasts,
+    )
+
+
+def _follow(state: LevyState, tick: KernelTick) -> LevyState:
+    """Express the filters about the present value and in the present unit."""
+    unit = tick.rescale
+    return state._replace(
+        offsets=(state.offsets - tick.moved) * unit,
+        jumped=state.jumped * unit,
+        drift=state.drift * unit,
+        jump_mean=state.jump_mean * unit,
+        bipower=state.bipower * jnp.square(unit),
+        previous=state.previous * unit,
+        errors=state.errors * jnp.square(unit),
     )
 
 
 def _step(
     config: PredictorConfig, state: LevyState, tick: KernelTick
 ) -> tuple[LevyState, KernelForecast]:
-    state = choose(tick.learn, _learn(config, state, tick.target), state)
+    state = _follow(choose(tick.learn, _learn(config, state, tick), state), tick)
     forecasts = jnp.concatenate([state.offsets, (state.drift + state.jump_mean)[None]])
     mean_squares = (state.errors + 1e-12) / jnp.maximum(state.weight, 1.0)
     half_ticks = 0.5 * jnp.minimum(state.weight, EVIDENCE_TICKS)
     log_weights = -half_ticks * jnp.log(mean_squares / jnp.min(mean_squares))
     weights = jnp.exp(log_weights)
     mean = jnp.sum(weights * forecasts) / jnp.sum(weights)
-    ready = tick.count >= WARM_UP_TICKS
+    ready = tick.accepted >= WARM_UP_TICKS
     return state._replace(forecasts=forecasts), KernelForecast(mean, ready)
 
 

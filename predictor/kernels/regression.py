@@ -12,7 +12,7 @@ from predictor import recursive_least_squares as rls
 from predictor.config import WARM_UP_TICKS, PredictorConfig
 from predictor.kernels.base import Kernel, KernelForecast, KernelTick
 from predictor.selection import choose
-from predictor.types import Array
+from predictor.types import Array, Scalar
 
 TARGET_LIMIT = 8.0
 """Increments beyond this many typical ones teach no more than this: one jump must not
@@ -35,7 +35,7 @@ def regression_kernel(
     name: str,
     features: Callable[[KernelTick], Array],
     prior_precision: Callable[[PredictorConfig], Array],
-    memory: Callable[[PredictorConfig], Array],
+    memory: Callable[[PredictorConfig], Scalar],
 ) -> Kernel:
     """A kernel that regresses the next increment on `features(tick)` `[d]`.
 
@@ -54,7 +54,7 @@ def regression_kernel(
         learned = rls.learn(state.regression, state.features, target, memory(config))
         regression = choose(tick.learn, learned, state.regression)
         now = features(tick)
-        forecast = KernelForecast(rls.predict(regression, now), tick.count >= WARM_UP_TICKS)
+        forecast = KernelForecast(rls.predict(regression, now), tick.accepted >= WARM_UP_TICKS)
         return RegressionState(regression, now), forecast
 
     return Kernel(name, init, step)

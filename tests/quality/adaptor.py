@@ -19,9 +19,7 @@ def run(series: np.ndarray) -> tuple[np.ndarray, ...]:
     rows, lanes = series.shape
     predictor = FunctionalPredictor(PredictorConfig())
     timestamps = START + SECOND * np.broadcast_to(np.arange(rows)[:, None], (rows, lanes))
-    _, result = predictor.scan_batch(
-        predictor.init_states(lanes), Observation(series, timestamps)
-    )
+    _, result = predictor.scan_batch(predictor.init_states(lanes), Observation(series, timestamps))
     return (
         result.reference_prediction,
         result.confidence_lower,

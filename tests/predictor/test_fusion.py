@@ -1,0 +1,146 @@
+"""Weights of the kernels: simplex, evidence, alarms and masks."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from predictor import fusion
+from predictor.config import Fusion, PredictorConfig
+from tests.predictor.streams import fold
+
+CONFIG = PredictorConfig()
+UNIFORM_RESET = PredictorConfig(fusion=Fusion(entropy_reset="uniform"))
+
+
+def learn_step(state: fusion.FusionState, tick: tuple) -> tuple[fusion.FusionState, jax.Array]:
+    """Score raw kernel forecasts `[4]` of a target about zero, then move the weights."""
+    raw, target, variance = tick
+    zero, unit = jnp.zeros(()), jnp.ones(())
+    kernels = fusion.shrink(state, raw, zero)
+    said = fusion.Forecasts(jnp.sum(state.weights * kernels), kernels, raw, zero, unit)
+    state = fusion.score(CONFIG, state, said, target)
+    state, info = fusion.move(CONFIG, state, said, variance, jnp.ones(()), jnp.asarray(False))
+    return state, (state.weights, info)
+
+
+def follow(raw: np.ndarray, target: np.ndarray, variance: float = 1.0):
+    ticks = (raw, target, np.full(len(target), variance))
+    state, (weights, info) = fold(learn_step, fusion.init(), ticks)
+    return state, np.asarray(weights), info
+
+
+def stream_where_one_is_right(seed: int, right: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    signal = random.normal(size=rows)
+    raw = random.normal(size=(rows, 4))
+    raw[:, right] = signal
+    return raw, signal + 0.3 * random.normal(size=rows)
+
+
+@pytest.mark.parametrize("right", range(4))
+def test_only_right_kernel_holds_four_fifths_within_two_hundred_ticks(right):
+    raw, target = stream_where_one_is_right(right, right, 200)
+
+    _, weights, _ = follow(raw, target)
+
+    assert weights[-1, right] > 0.8
+
+
+def test_weights_recover_after_a_swap():
+    first = stream_where_one_is_right(5, 0, 400)
+    second = stream_where_one_is_right(6, 3, 300)
+
+    _, weights, _ = follow(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
+
+    assert weights[399, 0] > 0.8
+    assert weights[-1, 3] > 0.8
+
+
+@given(
+    arrays.arrays(np.float64, (30, 4), elements=st.floats(-1e12, 1e12)),
+    arrays.arrays(np.float64, 30, elements=st.floats(-1e12, 1e12)),
+    st.floats(0.0, 1e12),
+)
+def test_weights_stay_on_the_simplex_after_every_update(raw, target, variance):
+    _, weights, _ = follow(raw, target, variance)
+
+    assert np.all(weights >= 0.0)
+    assert np.max(np.abs(weights.sum(axis=1) - 1.0)) < 1e-10
+
+
+def test_step_size_follows_relative_volatility_within_its_bounds():
+    raw, target = stream_where_one_is_right(1, 0, 150)
+    calm, middle, wild = (
+        float(np.asarray(follow(raw, target, variance)[2].step_size)[-1])
+        for variance in (0.01, 1.0, 100.0)
+    )
+
+    assert (calm, middle, wild) == (0.01, 0.02, 0.05)
+
+
+def test_regularisation_grows_with_volatility_and_is_a_tenth_and_a_half_at_calm():
+    raw, target = stream_where_one_is_right(1, 0, 50)
+    epsilons = [float(np.asarray(follow(raw, target, v)[2].epsilon)[-1]) for v in (0.0, 1.0, 9.0)]
+
+    # ε₀ (1 + α √ratio) with ε₀ = 0.1 and α = 0.5
+    np.testing.assert_allclose(epsilons, [0.1, 0.15, 0.25])
+
+
+def test_shrinkage_leaves_a_useless_kernel_at_persistence():
+    random = np.random.default_rng(8)
+    raw = 3.0 * random.normal(size=(600, 4))
+
+    state, _, _ = follow(raw, 0.1 * random.normal(size=600))
+
+    shrunk = np.asarray(fusion.shrink(state, jnp.full(4, 3.0), jnp.zeros(())))
+    assert np.all(np.abs(shrunk) < 0.01 * 3.0)
+
+
+def test_soft_reset_gives_every_kernel_its_share_and_halves_the_evidence():
+    state, _, _ = follow(*stream_where_one_is_right(2, 1, 400))
+
+    after = fusion.reset(CONFIG, state)
+
+    expected = 0.8 * np.asarray(state.weights) + fusion.RESET_SHARE
+    np.testing.assert_allclose(after.weights, expected)
+    assert np.min(after.weights) >= fusion.RESET_SHARE
+    assert float(after.discount) == 0.5 * float(state.discount)
+
+
+def test_uniform_reset_gives_a_quarter_each():
+    state, _, _ = follow(*stream_where_one_is_right(2, 1, 400))
+
+    after = fusion.reset(UNIFORM_RESET, state)
+
+    assert np.array_equal(after.weights, np.full(4, 0.25))
+
+
+def in_use(weights: list[float], frozen: bool, forced: bool) -> np.ndarray:
+    flags = (jnp.asarray(frozen), jnp.asarray(forced))
+    return np.asarray(fusion.weights_in_use(jnp.asarray(weights), *flags))
+
+
+def test_frozen_signal_masks_the_signature_and_renormalises():
+    assert np.array_equal(in_use([0.25, 0.125, 0.125, 0.5], True, False), [0.5, 0.25, 0.25, 0.0])
+    np.testing.assert_allclose(in_use([0.0, 0.0, 0.0, 1.0], True, False), [1 / 3, 1 / 3, 1 / 3, 0])
+
+
+def test_emergency_of_regularity_leaves_the_signature_alone():
+    assert np.array_equal(in_use([0.25, 0.25, 0.25, 0.25], False, True), [0.0, 0.0, 0.0, 1.0])
+
+
+def test_series_without_a_unit_teaches_the_weights_nothing():
+    said = fusion.no_forecasts()
+
+    scored = jax.jit(functools.partial(fusion.score, CONFIG))(fusion.init(), said, jnp.asarray(1e6))
+
+    assert np.all(np.asarray(scored.kernel_errors) == 0.0)
+    assert np.all(np.asarray(scored.experts.squared) == 0.0)

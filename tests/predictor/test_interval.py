@@ -1,0 +1,153 @@
+"""Coverage, order and sharpness of the prediction interval on errors with known laws."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from predictor import PredictorConfig, interval
+from tests.predictor.streams import fold
+
+CONFIG = PredictorConfig()
+
+
+def interval_lane(state, tick):
+    error, proxy = tick
+    state, lower, upper = interval.bounds(CONFIG, state, jnp.zeros(()), proxy)
+    return interval.score(CONFIG, state, error), (lower, upper)
+
+
+interval_row = jax.vmap(interval_lane)
+
+
+def bounds(errors: np.ndarray, proxies: np.ndarray | None = None):
+    """Bounds `[T, n]` about a forecast of zero, each made before the error of its row."""
+    proxies = np.full(errors.shape, np.nan) if proxies is None else proxies
+    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * errors.shape[1]), interval.init())
+    state, (lower, upper) = fold(interval_row, states, (errors, proxies))
+    return state, np.asarray(lower), np.asarray(upper)
+
+
+def winkler(errors: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
+    """Width plus 2/0.05 times the distance outside."""
+    outside = np.maximum(lower - errors, 0.0) + np.maximum(errors - upper, 0.0)
+    return float(np.mean(upper - lower + 40.0 * outside))
+
+
+LAWS = {
+    "normal": lambda random, shape: random.normal(size=shape),
+    "t3": lambda random, shape: random.standard_t(3, size=shape),
+    "skewed": lambda random, shape: random.exponential(size=shape) - 1.0,
+    "biased": lambda random, shape: random.normal(size=shape) + 0.5,
+}
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_long_run_coverage_is_that_asked_for(law):
+    errors = LAWS[law](np.random.default_rng(1), (6000, 8))
+
+    _, lower, upper = bounds(errors)
+
+    inside = (lower <= errors) & (errors <= upper)
+    assert abs(inside[500:].mean() - 0.95) <= 0.01
+    # Each tail on its own, except where the interval is widened to hold the forecast.
+    if law != "biased":
+        assert abs((errors < lower)[500:].mean() - 0.025) <= 0.006
+
+
+def test_normal_errors_get_nearly_the_optimal_width():
+    errors = np.random.default_rng(2).normal(size=(4000, 8))
+
+    _, lower, upper = bounds(errors)
+
+    # 2 · 1.96 is optimal; the tracker costs a few percent.
+    assert np.mean((upper - lower)[500:]) == pytest.approx(3.92, rel=0.07)
+
+
+def test_volatility_that_doubles_is_followed_within_fifty_ticks():
+    errors = np.random.default_rng(3).normal(size=(1500, 64))
+    errors[1000:] *= 3.0
+
+    _, lower, upper = bounds(errors)
+
+    inside = (lower <= errors) & (errors <= upper)
+    assert inside[1050:1200].mean() > 0.92
+
+
+def volatile(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Errors, and their standard deviation, which jumps at random from tick to tick."""
+    random = np.random.default_rng(seed)
+    scale = np.exp(0.8 * random.normal(size=(3000, 8)))
+    return scale * random.normal(size=(3000, 8)), scale
+
+
+def test_proxy_that_volatility_follows_sharpens_the_interval():
+    errors, scale = volatile(4)
+
+    _, lower, upper = bounds(errors, 7.0 * scale)
+
+    score = winkler(errors[500:], lower[500:], upper[500:])
+    blind = bounds(errors)
+    assert score < 0.85 * winkler(errors[500:], blind[1][500:], blind[2][500:])
+
+
+def test_proxy_that_says_nothing_does_little_harm():
+    errors = np.random.default_rng(5).normal(size=(3000, 8))
+    proxies = np.exp(np.random.default_rng(6).normal(size=errors.shape))
+
+    _, lower, upper = bounds(errors, proxies)
+
+    score = winkler(errors[500:], lower[500:], upper[500:])
+    blind = bounds(errors)
+    assert score < 1.02 * winkler(errors[500:], blind[1][500:], blind[2][500:])
+
+
+def test_absurd_proxies_leave_the_interval_finite_and_the_rest_of_it_alone():
+    errors = np.random.default_rng(7).normal(size=(600, 1))
+    proxies = np.ones_like(errors)
+    for row, value in {
+        200: 1e200,
+        220: 1e-300,
+        240: np.inf,
+        260: -1.0,
+        280: 0.0,
+        300: 1e60,
+    }.items():
+        proxies[row] = value
+
+    _, lower, upper = bounds(errors, proxies)
+
+    assert np.all(np.isfinite(lower))
+    assert np.all(np.isfinite(upper))
+    assert np.max((upper - lower)[320:]) < 8.0
+
+
+def test_jump_after_a_constant_stretch_leaves_finite_bounds():
+    errors = np.zeros((300, 1))
+    errors[100:] = 1e60 * np.random.default_rng(8).normal(size=(200, 1))
+
+    state, lower, upper = bounds(errors)
+
+    assert np.all(np.isfinite(lower) & np.isfinite(upper))
+    assert all(
+        np.all(np.isfinite(leaf) | (name == "proxy"))
+        for name, leaf in zip(state._fields, state, strict=True)
+    )
+    inside = (lower <= errors) & (errors <= upper)
+    assert inside[150:].mean() > 0.85
+
+
+@given(
+    arrays.arrays(np.float64, (40, 2), elements=st.floats(-1e140, 1e140)),
+    arrays.arrays(np.float64, (40, 2), elements=st.floats()),
+)
+def test_forecast_is_never_outside_of_its_interval(errors, proxies):
+    _, lower, upper = bounds(errors, proxies)
+
+    assert np.all(lower <= 0.0)
+    assert np.all(upper >= 0.0)

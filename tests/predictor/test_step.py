@@ -1,0 +1,423 @@
+"""The whole step: its bits, its causality, and what it publishes."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from predictor import FunctionalPredictor, Observation, OperatingMode, PredictorConfig
+from predictor.config import Monitoring, tunables
+from predictor.functional import _compiled, _complete
+from predictor.step import LaneTick
+from predictor.tile import ROUNDS
+from predictor.types import Events
+from tests.predictor import streams
+from tests.predictor.streams import TILE, bits_of, lanes_of, run, words
+
+ROWS, LANES = 320, 19
+
+
+def eventful_stream() -> Observation:
+    """Lanes that do everything a lane can do: rejections, rebases, freezes, gaps, absences."""
+    random = np.random.default_rng(1)
+    values = np.cumsum(random.normal(size=(ROWS, LANES)), axis=0)
+    values[:, ::3] = random.normal(size=(ROWS, len(range(0, LANES, 3))))
+    values[60, 0], values[90, 1], values[120, 2] = np.nan, np.inf, 1e150
+    values[150:, 3] += 100.0
+    values[160, 6] = 80.0
+    values[200:240, 4] = values[199, 4]
+    values[:30, 5] = 2.0
+    values[0, 7] = np.nan
+    values[:, 8] *= 1e-300
+    values[:, 9] *= 1e100
+    values[:, 10] = np.where(random.random(ROWS) < 0.7, 0.0, values[:, 10])
+    times = np.repeat(streams.clock(ROWS)[:, None], LANES, axis=1)
+    times[100:, 11] += 50 * streams.SECOND
+    times[130, 12] -= 10 * streams.SECOND
+    times[140, 13], values[140, 13] = times[139, 13], values[139, 13]
+    proxies = np.where(
+        random.random((ROWS, LANES)) < 0.5, 1.0 + random.random((ROWS, LANES)), np.nan
+    )
+    references = np.where(random.random((ROWS, LANES)) < 0.1, values + 0.1, np.nan)
+    present = random.random((ROWS, LANES)) < 0.9
+    present[:, :3] = True
+    return Observation(values, times, None, proxies, references, present)
+
+
+def rows_of(obs: Observation, rows: Any) -> Observation:
+    return Observation(*(None if leaf is None else leaf[rows] for leaf in obs))
+
+
+def columns_of(obs: Observation, lanes: Any) -> Observation:
+    return Observation(*(None if leaf is None else leaf[:, lanes] for leaf in obs))
+
+
+class Outcome:
+    """Results and final states of a scan, as bits."""
+
+    def __init__(self, predictor: FunctionalPredictor, obs: Observation) -> None:
+        self.states, self.result = predictor.scan_batch(
+            predictor.init_states(obs.magnitude.shape[1]), obs
+        )
+        self.words = words(predictor, self.states)
+
+    def equals(self, states: np.ndarray, result: Any, lanes: Any = slice(None)) -> bool:
+        mine = bits_of(lanes_of(self.result, lanes))
+        return np.array_equal(self.words[lanes], states) and mine == bits_of(result)
+
+
+@pytest.fixture(scope="module")
+def obs() -> Observation:
+    return eventful_stream()
+
+
+@pytest.fixture(scope="module")
+def golden(predictor: FunctionalPredictor, obs: Observation) -> Outcome:
+    with jax.enable_x64(True):
+        return Outcome(predictor, obs)
+
+
+def test_stream_does_what_the_claims_below_are_about(golden: Outcome):
+    happened = int(np.bitwise_or.reduce(golden.result.events, axis=None))
+
+    for event in Events:
+        if event not in (Events.MODE_COLLAPSE, Events.EMERGENCY):
+            assert happened & event, event.name
+
+
+# -- equal bits ---------------------------------------------------------------------------
+
+
+def test_single_steps_give_the_bits_of_the_scan(predictor, obs, golden):
+    states = predictor.init_states(LANES)
+    results = []
+    for row in range(ROWS):
+        states, result = predictor.step_batch(states, rows_of(obs, row))
+        results.append(result)
+
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *results)
+    assert golden.equals(words(predictor, states), stacked)
+
+
+def test_one_lane_without_lane_axis_gives_the_bits_of_the_scan(predictor, obs, golden):
+    lane = 3
+    state = jax.tree.map(lambda leaf: leaf[0], predictor.init_states(1))
+    results = []
+    for row in range(60):
+        picked = Observation(*(None if f is None else f[row, lane] for f in obs))
+        state, result = predictor.step(state, picked)
+        results.append(result)
+
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *results)
+    expected = jax.tree.map(lambda leaf: leaf[:60, lane], golden.result)
+    assert bits_of(stacked) == bits_of(expected)
+
+
+def test_permuted_lanes_give_permuted_bits(predictor, obs, golden):
+    order = np.random.default_rng(2).permutation(LANES)
+
+    other = Outcome(predictor, columns_of(obs, order))
+
+    assert golden.equals(other.words, other.result, order)
+
+
+@pytest.mark.parametrize("lane", [0, 3, 4, 9, 18])
+def test_lane_alone_has_the_bits_it_has_among_others(predictor, obs, golden, lane):
+    alone = Outcome(predictor, columns_of(obs, [lane]))
+
+    assert golden.equals(alone.words, alone.result, [lane])
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, 1e150, 5e-324, 1e139])
+def test_absurd_neighbours_change_no_bit(predictor, obs, golden, poison):
+    mine = np.arange(0, LANES, 2)
+    wild = Observation(*(None if leaf is None else leaf.copy() for leaf in obs))
+    wild.magnitude[:, 1::2] = poison
+    wild.magnitude[::7, 1::2] = -1.0
+
+    other = Outcome(predictor, wild)
+
+    assert golden.equals(other.words[mine], lanes_of(other.result, mine), mine)
+
+
+@pytest.mark.parametrize("lanes", [1, 7, 8, 9, 16, 17])
+def test_any_number_of_lanes_is_padded_without_trace(predictor, obs, golden, lanes):
+    some = slice(0, lanes)
+
+    other = Outcome(predictor, columns_of(obs, some))
+
+    assert golden.equals(other.words, other.result, some)
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.integers(1, ROWS - 1), max_size=6, unique=True))
+def test_cutting_the_stream_anywhere_changes_no_bit(predictor, obs, golden, cuts):
+    edges = [0, *sorted(cuts), ROWS]
+    states, parts = predictor.init_states(LANES), []
+    for first, last in itertools.pairwise(edges):
+        states, result = predictor.scan_batch(states, rows_of(obs, slice(first, last)))
+        parts.append(result)
+
+    whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    assert golden.equals(words(predictor, states), whole)
+
+
+def test_second_run_gives_the_same_bits(predictor, obs, golden):
+    again = Outcome(predictor, obs)
+
+    assert golden.equals(again.words, again.result)
+
+
+# -- causality ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("poison", [np.nan, 1e6, np.inf])
+def test_no_result_reads_a_later_tick(predictor, obs, golden, poison):
+    future = Observation(*(None if leaf is None else leaf.copy() for leaf in obs))
+    future.magnitude[200:] = poison
+
+    _, result = predictor.scan_batch(predictor.init_states(LANES), future)
+
+    before = jax.tree.map(lambda leaf: leaf[:200], golden.result)
+    assert bits_of(jax.tree.map(lambda leaf: leaf[:200], result)) == bits_of(before)
+
+
+def test_absent_lane_does_not_move(predictor, obs):
+    states, _ = predictor.scan_batch(predictor.init_states(LANES), rows_of(obs, slice(0, 100)))
+    nobody = rows_of(obs, 100)._replace(present=np.zeros(LANES, bool))
+
+    after, result = predictor.step_batch(states, nobody)
+
+    assert np.array_equal(words(predictor, after), words(predictor, states))
+    assert not result.answered.any()
+    assert np.isnan(result.reference_prediction).all()
+    assert (result.events == 0).all()
+
+
+def test_absent_ticks_leave_the_bits_of_a_stream_without_them(predictor, obs, golden):
+    lane = 14
+    present = np.flatnonzero(obs.present[:, lane])
+
+    dense = Outcome(predictor, rows_of(columns_of(obs, [lane]), present))
+
+    assert np.array_equal(dense.words, golden.words[[lane]])
+    kept = jax.tree.map(lambda leaf: leaf[present][:, [lane]], golden.result)
+    assert bits_of(dense.result) == bits_of(kept)
+
+
+# -- what is published --------------------------------------------------------------------
+
+
+def test_forecast_is_the_plain_sum_of_weighted_kernels(golden):
+    result = golden.result
+    total = result.weights[..., 0] * result.kernel_predictions[..., 0]
+    for kernel in range(1, 4):
+        total = total + result.weights[..., kernel] * result.kernel_predictions[..., kernel]
+
+    answered = result.answered & np.isfinite(result.reference_prediction)
+    assert answered.sum() > 5000
+    assert np.array_equal(total[answered], result.reference_prediction[answered])
+
+
+def test_published_weights_are_a_point_of_the_simplex(golden):
+    weights = golden.result.weights[golden.result.answered]
+
+    assert np.all(weights >= 0)
+    assert np.max(np.abs(weights.sum(axis=1) - 1.0)) < 1e-10
+
+
+def test_interval_holds_the_forecast_and_is_finite_wherever_there_is_one(golden):
+    result = golden.result
+    said = np.isfinite(result.reference_prediction)
+
+    assert np.array_equal(said, np.isfinite(result.confidence_lower))
+    assert np.array_equal(said, np.isfinite(result.confidence_upper))
+    assert np.all(result.confidence_lower[said] <= result.reference_prediction[said])
+    assert np.all(result.reference_prediction[said] <= result.confidence_upper[said])
+    assert np.all(np.isfinite(result.kernel_predictions[said]))
+
+
+def test_first_tick_is_persistence_with_an_interval_of_no_width(predictor):
+    _, result = run(predictor, [[3.25, -1e9, 0.0, -0.0]])
+
+    assert np.array_equal(result.reference_prediction[0], [3.25, -1e9, 0.0, 0.0])
+    assert np.array_equal(result.confidence_lower, result.reference_prediction)
+    assert np.array_equal(result.confidence_upper, result.reference_prediction)
+    assert (result.operating_mode == OperatingMode.CALIBRATION).all()
+    assert (result.sequence == 1).all()
+
+
+def test_warm_up_ends_with_the_twentieth_accepted_tick(predictor):
+    values = np.random.default_rng(3).normal(size=40)
+    values[5] = np.nan
+
+    _, result = run(predictor, values)
+
+    assert streams.ticks_with(result, Events.WARMED_UP) == [20]
+    assert result.sequence[20, 0] == 20
+    assert (result.operating_mode[:20] != OperatingMode.INFERENCE).all()
+    assert (result.operating_mode[20:] == OperatingMode.INFERENCE).all()
+
+
+def test_refused_tick_is_named_and_everything_else_of_it_is_empty(golden):
+    result = golden.result
+    refused = (result.events & Events.OUT_OF_ORDER) != 0
+
+    assert refused.sum() >= 1
+    assert not result.answered[refused].any()
+    assert np.isnan(result.weights[refused]).all()
+    assert not result.regime_change_detected[refused].any()
+
+
+# -- units and range ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("offset", "unit"), [(0.0, 1000.0), (500.0, 1.0), (-3.0, 2.0**-20)])
+def test_forecasts_follow_an_affine_change_of_the_unit(predictor, offset, unit):
+    values = streams.autoregression(np.random.default_rng(4), [0.7], 300, 4)
+
+    _, plain = run(predictor, values)
+    _, moved = run(predictor, offset + unit * values)
+
+    for name in ("reference_prediction", "confidence_lower", "confidence_upper"):
+        expected = offset + unit * getattr(plain, name)
+        np.testing.assert_allclose(getattr(moved, name), expected, atol=1e-6 * unit)
+    np.testing.assert_allclose(moved.weights, plain.weights, atol=1e-6)
+    assert np.array_equal(moved.regime_change_detected, plain.regime_change_detected)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    values=arrays.arrays(
+        np.float64,
+        (48, 3),
+        elements=st.one_of(
+            st.floats(),
+            st.sampled_from([0.0, -0.0, 5e-324, -1e-310, 1e-160, 1e139, 1e308, np.nan, np.inf]),
+            st.floats(-3.0, 3.0),
+        ),
+    ),
+    proxies=arrays.arrays(np.float64, (48, 3), elements=st.floats()),
+    references=arrays.arrays(np.float64, (48, 3), elements=st.floats()),
+)
+def test_no_tick_breaks_a_lane(predictor, values, proxies, references):
+    states, result = run(predictor, values, dispersion_proxy=proxies, reference=references)
+
+    born = np.cumsum(result.sequence > 0, axis=0) > 0
+    said = result.answered & born
+    assert np.all(np.isfinite(result.reference_prediction[said]))
+    assert np.all(result.confidence_lower[said] <= result.reference_prediction[said])
+    assert np.all(result.confidence_upper[said] >= result.reference_prediction[said])
+    assert np.all(np.isfinite(states.fusion.weights))
+    assert np.all(np.isfinite(states.interval.likelihood))
+    assert np.all(np.isfinite(states.monitors.variance))
+    assert np.all(np.isfinite(states.shift.variance))
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1e-170, 1e-100, 1e100, 1e138])
+def test_forecasts_are_finite_at_the_ends_of_the_range(predictor, scale):
+    values = scale * np.random.default_rng(5).normal(size=(200, 2))
+
+    _, result = run(predictor, values)
+
+    assert not result.outlier_rejected.any()
+    assert np.isfinite(result.reference_prediction).all()
+    assert np.isfinite(result.confidence_upper).all()
+
+
+# -- compilation --------------------------------------------------------------------------
+
+
+def test_nothing_is_compiled_after_the_warm_up(predictor, obs, golden, compilations):
+    states, _ = predictor.scan_batch(predictor.init_states(LANES), rows_of(obs, slice(0, 5)))
+    predictor.step_batch(states, rows_of(obs, 5))
+
+    compilations.restart()
+    states, _ = predictor.scan_batch(states, rows_of(obs, slice(6, 300)))
+    for row in range(300, 320):
+        states, _ = predictor.step_batch(states, rows_of(obs, row))
+
+    assert compilations.count == 0
+
+
+def test_fresh_states_and_those_of_a_step_run_the_same_program(predictor, compilations):
+    states = predictor.init_states(TILE)
+    kinds = {(leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(states)}
+    row = Observation(np.zeros(TILE), np.zeros(TILE, int))
+    states, _ = predictor.step_batch(states, row)
+
+    compilations.restart()
+    after, _ = predictor.step_batch(states, row)
+
+    assert compilations.count == 0
+    assert {(leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(after)} == kinds
+
+
+def test_changed_tunable_compiles_nothing_and_takes_effect(predictor, obs, golden, compilations):
+    stricter = PredictorConfig(tile=TILE, monitoring=Monitoring(cusum_h=2.0, cusum_k=0.1))
+    other = FunctionalPredictor(stricter)
+    fresh = other.init_states(LANES)
+
+    compilations.restart()
+    _, result = other.scan_batch(fresh, obs)
+
+    assert compilations.count == 0
+    assert result.cusum_alarm.sum() > golden.result.cusum_alarm.sum()
+
+
+def test_compiled_step_calls_no_lapack_and_no_host(predictor):
+    # Batched LAPACK calls can deadlock on XLA's CPU pool, so the step must hold none.
+    shape = msgspec.structs.replace(PredictorConfig(), tile=TILE)
+    lanes = predictor.init_states(TILE)
+    block = _complete(Observation(np.zeros((ROUNDS, TILE)), np.zeros((ROUNDS, TILE), int)), TILE)
+
+    lowered = _compiled(shape).lower(tunables(shape), lanes, LaneTick(*block), jnp.int32(1))
+
+    text = lowered.as_text().lower()
+    program = lowered.compile().as_text().lower()
+    for word in ("lapack", "callback", "infeed", "outfeed"):
+        assert word not in text
+        assert word not in program
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("magnitude", np.zeros((4, 2))),
+        ("timestamp_ns", np.zeros((4, 2), int)),
+        ("present", np.ones((3, 3), bool)),
+    ],
+)
+def test_shapes_that_disagree_are_refused_by_name(predictor, field, value):
+    good = Observation(np.zeros((4, 3)), np.zeros((4, 3), int))
+
+    with pytest.raises(ValueError, match=field):
+        predictor.scan_batch(predictor.init_states(3), good._replace(**{field: value}))
+
+
+def test_observation_without_rows_is_refused(predictor):
+    with pytest.raises(ValueError, match="no rows"):
+        predictor.scan_batch(
+            predictor.init_states(3), Observation(np.zeros((0, 3)), np.zeros((0, 3), int))
+        )
+
+
+def test_asset_ids_must_match_the_lanes(predictor):
+    with pytest.raises(ValueError, match="asset_ids"):
+        predictor.init_states(3, ["a", "b"])
+
+
+def test_default_state_of_a_lane_is_reused_by_every_padding(predictor):
+    first = words(predictor, predictor.init_states(1))
+    many = words(predictor, predictor.init_states(5))
+
+    assert np.array_equal(np.repeat(first, 5, axis=0), many)

@@ -26,6 +26,7 @@ class Membership(NamedTuple):
     """How this member takes part in its group."""
 
     group: str
+    partitions: int
     instance_id: str | None
     protocol: str
     assignment: str
@@ -47,7 +48,7 @@ class TickConsumer:
         self._incremental = (
             membership.protocol == "consumer" or membership.assignment == "cooperative-sticky"
         )
-        settings = consuming(base, membership.group)
+        settings = consuming(base, membership.group, membership.partitions)
         if membership.protocol == "consumer":
             settings["group.protocol"] = "consumer"
         else:

@@ -34,8 +34,8 @@ class LogReader:
     and never commits.
     """
 
-    def __init__(self, base: Settings, group: str) -> None:
-        self._consumer = Consumer({**consuming(base, group), "fetch.wait.max.ms": 10})
+    def __init__(self, base: Settings, group: str, partitions: int) -> None:
+        self._consumer = Consumer({**consuming(base, group, partitions), "fetch.wait.max.ms": 10})
         self._admin = AdminClient(base)
 
     def warm(self, timeout_seconds: float) -> None:

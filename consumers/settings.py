@@ -8,7 +8,9 @@ from typing import Any
 Settings = dict[str, Any]
 
 FETCH_BUDGET_KILOBYTES = 65_536
-"""Bound on prefetched records per consumer; the default of 64 MB is per partition."""
+"""Bound on prefetched records of one consumer; the client's own bound is per partition."""
+
+SMALLEST_FETCH_KILOBYTES = 1024
 
 
 def common(bootstrap_servers: str, client_id: str, extra: Mapping[str, str]) -> Settings:
@@ -23,8 +25,8 @@ def common(bootstrap_servers: str, client_id: str, extra: Mapping[str, str]) -> 
     }
 
 
-def consuming(base: Settings, group: str) -> Settings:
-    """Reading committed records without ever committing by itself."""
+def consuming(base: Settings, group: str, partitions: int) -> Settings:
+    """Reading committed records of up to `partitions` without ever committing by itself."""
     return {
         **base,
         "group.id": group,
@@ -37,5 +39,7 @@ def consuming(base: Settings, group: str) -> Settings:
         "fetch.wait.max.ms": 20,
         # After a full queue the default back-off of a second halves the throughput.
         "fetch.queue.backoff.ms": 10,
-        "queued.max.messages.kbytes": FETCH_BUDGET_KILOBYTES,
+        "queued.max.messages.kbytes": max(
+            FETCH_BUDGET_KILOBYTES // max(partitions, 1), SMALLEST_FETCH_KILOBYTES
+        ),
     }

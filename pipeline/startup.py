@@ -45,7 +45,7 @@ def connect(config: Config, settings: dict[str, Any], maximum_bytes: int) -> Con
             f"within {config.worker.startup_timeout_seconds:g} s ({error}); check the cluster",
             ExitCode.PREFLIGHT,
         ) from None
-    reader = LogReader(settings, config.kafka.application_id)
+    reader = LogReader(settings, config.kafka.application_id, partitions)
     reader.warm(max(deadline - time.monotonic(), 1.0))
     registry = Registry(config.schemas.registry_url) if config.schemas.registry_url else None
     framings = _framings(config, registry, deadline)

@@ -66,7 +66,7 @@ def follow(config: Config, view: View) -> Iterator[list[bytes]]:
         )
     base = common(config.kafka.bootstrap_servers, config.instance, config.kafka.extra)
     settings = {
-        **consuming(base, f"{config.kafka.application_id}.watch"),
+        **consuming(base, f"{config.kafka.application_id}.watch", partitions),
         "auto.offset.reset": "earliest",  # what retention has taken meanwhile is skipped
         "enable.partition.eof": False,
         "fetch.wait.max.ms": 50,

@@ -42,6 +42,9 @@ REVOKE_SECONDS = 10.0
 """Budget of all snapshots at a revocation; the group waits for us meanwhile."""
 
 RECONNECT_SECONDS = 5.0
+LONG_STEP = 0.25
+"""Share of the transaction timeout above which a micro-batch counts as long."""
+
 FLOOR_CHECK_SECONDS = 1.0
 REPORT_SECONDS = 10.0
 ASSIGNMENT_SECONDS = 30.0
@@ -82,6 +85,7 @@ class Worker:
         self._waiting: dict[int, int] = {}
         self._uncommitted_starts: set[int] = set()
         self._passed_over = False
+        self._step_seconds = 0.0
         self._placement = Placement(partitions)
         self._placement_reported = (0, 0)
         self._next_report = 0.0
@@ -112,6 +116,7 @@ class Worker:
             client_settings(config),
             Membership(
                 group=kafka.application_id,
+                partitions=partitions,
                 instance_id=config.instance if static else None,
                 protocol=kafka.group_protocol,
                 assignment=kafka.assignment,
@@ -152,11 +157,18 @@ class Worker:
             self._config.worker.max_batch, self._wait(), self._config.worker.linger_ms / 1000
         )
         self._process(polled)
-        interval = self._config.worker.commit_interval_ms * 1_000_000
-        self._dispatch(core.Due(time.monotonic_ns(), interval))
+        self._dispatch(core.Due(time.monotonic_ns(), self._commit_interval_ns()))
         self._move_idle_floors()
         self._schemas.refresh()
         self._report()
+
+    def _commit_interval_ns(self) -> int:
+        # A transaction stays open over the next micro-batch. Where that takes long against the
+        # transaction timeout, each one is committed by itself, or none ever would be.
+        longest = self._config.kafka.transaction_timeout_ms / 1000 * LONG_STEP
+        if self._step_seconds > longest:
+            return 0
+        return self._config.worker.commit_interval_ms * 1_000_000
 
     def _wait(self) -> float:
         if self._restorer.busy:
@@ -215,6 +227,7 @@ class Worker:
                 ),
                 journal=True,
             )
+            self._step_seconds = info.step_seconds
             self._note_coverage(info.records, info.asset_id, results, now_ns)
             outgoing += self._outputs.step_outputs(info, results)
         positions = next_positions(records, decoded.waiting)

@@ -1,0 +1,112 @@
+"""Commits that are refused, or whose answer is lost, against a broker that is real or ours.
+
+The failures are injected around the producer's calls; consumer, broker and device are as ever.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+
+import pytest
+from worker_rig import Rig
+
+from pipeline import device
+from pipeline.config import load
+from pipeline.log import Log
+from pipeline.pool import StatePool
+from pipeline.startup import connect
+from pipeline.worker import Worker, client_settings
+from producers.client import Abortable, OutcomeUnknown, ProducerLost, TransactionalProducer
+
+MAXIMUM_BYTES = 8_000_000
+
+
+class FlakyProducer(TransactionalProducer):
+    """Fails as a cluster does, by a seeded choice; `outcomes` counts what happened."""
+
+    def __init__(self, *arguments, **named) -> None:
+        super().__init__(*arguments, **named)
+        self.chance = random.Random(5)
+        self.outcomes: dict[str, int] = {}
+
+    def commit(self, *arguments) -> None:
+        outcome = self.chance.choices(
+            ["ok", "refused", "answer lost, committed", "answer lost, aborted", "refused twice"],
+            [6, 1, 1, 1, 1],
+        )[0]
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        if outcome.startswith("refused"):
+            self.abort_fails = outcome == "refused twice"
+            raise Abortable("injected")
+        if outcome == "answer lost, aborted":
+            raise OutcomeUnknown("injected")
+        super().commit(*arguments)
+        if outcome == "answer lost, committed":
+            raise OutcomeUnknown("injected")
+
+    abort_fails = False
+
+    def abort(self, deadline_seconds: float) -> None:
+        if self.abort_fails:
+            self.abort_fails = False
+            raise ProducerLost("injected")
+        super().abort(deadline_seconds)
+
+    def produce(self, records) -> None:
+        if self.chance.random() < 0.03:
+            raise Abortable("injected while producing")
+        super().produce(records)
+
+
+@pytest.fixture
+def rig(broker, unique_name, tmp_path) -> Iterator[Rig]:
+    made = Rig(broker.bootstrap_servers, unique_name("aborts"), tmp_path)
+    yield made
+    made.close()
+
+
+def flaky_worker(rig: Rig, log: Log) -> tuple[Worker, FlakyProducer]:
+    environment = rig.environment("flaky", USP__WORKER__COMMIT_INTERVAL_MS="20")
+    config = load(None, environment)
+    device.configure(config.device)
+    settings = client_settings(config)
+    connection = connect(config, settings, MAXIMUM_BYTES)
+    producer = FlakyProducer(
+        settings, config.transactional_id, config.kafka.transaction_timeout_ms, MAXIMUM_BYTES
+    )
+    producer.initialise(30.0)
+    pool = StatePool(config.predictor, 512)
+    worker = Worker(
+        config,
+        pool,
+        producer,
+        connection.reader,
+        connection.framings,
+        connection.registry,
+        connection.partitions,
+        device.environment_fingerprint(config),
+        log,
+    )
+    return worker, producer
+
+
+def test_aborts_and_lost_answers_repeat_nothing_lose_nothing_and_keep_the_bits(rig, tmp_path):
+    with (tmp_path / "log").open("w") as stream:
+        worker, producer = flaky_worker(rig, Log("flaky", stream=stream))
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        try:
+            for piece in range(6):
+                rig.send_walks(assets=25, ticks=500, seed=piece, first=500 * piece)
+                rig.read_until_answered()
+        finally:
+            worker.stop()
+            thread.join(30)
+
+    rig.assert_every_input_is_answered_once()
+    rig.assert_sequences_never_skip()
+    rig.assert_bits_equal_the_library()
+    failures = {name: count for name, count in producer.outcomes.items() if name != "ok"}
+    assert len(failures) == 4, producer.outcomes

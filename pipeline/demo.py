@@ -347,7 +347,7 @@ def _status(progress: _Progress, scores: Scoreboard) -> str:
 
 class _LiveDisplay:
     def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, refresh_per_second=8)
+        self._live = Live(console=console, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> _LiveDisplay:
         self._live.__enter__()
@@ -357,7 +357,9 @@ class _LiveDisplay:
         self._live.__exit__(*details)
 
     def show(self, progress: _Progress, scores: Scoreboard) -> None:
-        self._live.update(_table(scores, _status(progress, scores)))
+        table = _table(scores, _status(progress, scores))
+        table.caption = progress.notes[-1] if progress.notes else ""
+        self._live.update(table)
 
 
 class _PlainDisplay:

@@ -12,7 +12,7 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	  || { echo "USP needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 4; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
 demo: install

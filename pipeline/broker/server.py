@@ -189,6 +189,14 @@ def _framed(response: Response, correlation: int, has_tags: bool) -> list[bytes]
     return [size.to_bytes(4, "big") + head, *response.parts]
 
 
+async def _end_other_tasks() -> None:
+    """End connections that were accepted while the broker stopped and have not begun yet."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
 @contextlib.contextmanager
 def running_broker(
     topics: Mapping[str, int] | None = None,
@@ -212,6 +220,7 @@ def running_broker(
         yield asyncio.run_coroutine_threadsafe(broker.start(), loop).result()
     finally:
         asyncio.run_coroutine_threadsafe(broker.stop(), loop).result()
+        asyncio.run_coroutine_threadsafe(_end_other_tasks(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

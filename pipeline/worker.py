@@ -85,6 +85,8 @@ class Worker:
         self._waiting: dict[int, int] = {}
         self._uncommitted_starts: set[int] = set()
         self._passed_over = False
+        self._undone = 0
+        self._stop_deadline: float | None = None
         self._step_seconds = 0.0
         self._placement = Placement(partitions)
         self._placement_reported = (0, 0)
@@ -143,6 +145,9 @@ class Worker:
         self._log.info("joined", group=self._config.kafka.application_id)
         while not self._closed:
             if self._stop.is_set():
+                self._stop_deadline = (
+                    time.monotonic() + self._config.worker.shutdown_timeout_seconds
+                )
                 self._dispatch(core.StopRequested())
                 continue
             self._turn()
@@ -153,10 +158,16 @@ class Worker:
             self._take_over(restored)
         self._resume_known()
         self._settle_starts()
+        undone = self._undone
         polled = self._consumer.poll(
             self._config.worker.max_batch, self._wait(), self._config.worker.linger_ms / 1000
         )
-        self._process(polled)
+        if self._undone == undone:
+            self._process(polled)
+        else:
+            # A commit inside a rebalance callback was refused and the positions went back, while
+            # the records in hand were fetched before that.
+            self._rewind_running()
         self._dispatch(core.Due(time.monotonic_ns(), self._commit_interval_ns()))
         self._move_idle_floors()
         self._schemas.refresh()
@@ -211,6 +222,7 @@ class Worker:
     def _step(self, records: list[Record]) -> dict[int, int] | None:
         """Fold records and write their outputs; None where the transaction had to be undone."""
         now_ns = time.time_ns()
+        began_ns = time.monotonic_ns()
         decoded = decode(self._decoder, self._config.ingestion, records, now_ns)
         outgoing: list[Outgoing] = []
         for rejection in decoded.rejected:
@@ -234,7 +246,8 @@ class Worker:
         if outgoing and not self._write(outgoing):
             return None
         if positions:
-            self._dispatch(core.Stepped(positions, time.monotonic_ns()))
+            # Counted from before the step: a step longer than the interval commits at once.
+            self._dispatch(core.Stepped(positions, began_ns))
         for partition, (_, schema_id) in decoded.waiting.items():
             self._waiting[partition] = schema_id
             self._dispatch(core.Suspended(partition))
@@ -317,6 +330,7 @@ class Worker:
             case core.Abort():
                 self._abort()
             case core.UndoState():
+                self._undone += 1
                 self._pool.rollback()
                 self._transactor.forget()
             case core.Rewind(partition, offset, _):
@@ -382,14 +396,13 @@ class Worker:
 
     def _drain(self, partitions: tuple[int, ...]) -> None:
         """Snapshot what is uncovered, so that whoever comes next replays nothing."""
-        stopping = self._core.stopping
-        budget = self._config.worker.shutdown_timeout_seconds if stopping else REVOKE_SECONDS
-        deadline = time.monotonic() + budget
+        deadline = self._stop_deadline or time.monotonic() + REVOKE_SECONDS
         for partition in partitions:
             offset = self._committed[partition]
             try:
                 while (left := deadline - time.monotonic()) > 0:
-                    if not self._transactor.snapshot_oldest(partition, offset, max(left, 1.0)):
+                    seconds = max(min(left, COMMIT_SECONDS), 0.5)
+                    if not self._transactor.snapshot_oldest(partition, offset, seconds):
                         break
             except (Abortable, OutcomeUnknown, ProducerLost) as error:
                 # Without these snapshots the next owner replays more; nothing is lost.
@@ -443,8 +456,11 @@ class Worker:
             self._dispatch(core.Due(time.monotonic_ns(), 0, forced=True))
         if self._passed_over and not self._unsettled():
             self._passed_over = False
-            for partition in self._core.running():
-                self._consumer.rewind(partition, self._core.partitions[partition].position)
+            self._rewind_running()
+
+    def _rewind_running(self) -> None:
+        for partition in self._core.running():
+            self._consumer.rewind(partition, self._core.partitions[partition].position)
 
     def _resume_known(self) -> None:
         for partition, schema_id in list(self._waiting.items()):

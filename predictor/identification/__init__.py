@@ -1,0 +1,1 @@
+"""System identification: host functions over a series, outside the compiled step."""

@@ -15,7 +15,7 @@ from predictor.types import Array
 MEMORY = 0.999
 """Discount of regrets per tick, so that an expert that was once right can be overtaken."""
 
-ERROR_LIMIT = 10.0
+ERROR_LIMIT = 5.0
 VARIANCE_FACTOR = 2.2
 
 

@@ -63,7 +63,7 @@ class Ingestion(Section, frozen=True):
     ] = 1
     location_memory: Annotated[
         float, tunable("EWMA rate of location and scale", "per tick", gt=0.0, le=0.5)
-    ] = 0.02
+    ] = 0.005
     frozen_signal_min_steps: Annotated[
         int,
         tunable("identical values before a signal can be called frozen", "ticks", ge=5, le=1000),
@@ -171,10 +171,24 @@ class Fusion(Section, frozen=True):
         float,
         tunable("JKO step at calm volatility", "fraction of the way to the target", gt=0.0, le=1.0),
     ] = 0.02
-    evidence_memory: Annotated[
+    member_learning_rate: Annotated[
         float,
-        tunable("discount of squared errors behind the softmax target", "per tick", gt=0.5, lt=1.0),
-    ] = 0.995
+        tunable(
+            "learning rate of the weights of a kernel's members",
+            "per squared standard deviation",
+            gt=0.0,
+            le=1.0,
+        ),
+    ] = 0.1
+    kernel_learning_rate: Annotated[
+        float,
+        tunable(
+            "learning rate of the evidence about the kernels",
+            "per squared standard deviation",
+            gt=0.0,
+            le=1.0,
+        ),
+    ] = 0.1
     sinkhorn_epsilon_min: Annotated[
         float,
         tunable(
@@ -235,10 +249,7 @@ class Hilbert(Section, frozen=True):
 
     hilbert_memory: Annotated[
         float, tunable("forgetting factor of the regression", "per tick", gt=0.9, le=1.0)
-    ] = 0.9995
-    hilbert_ridge: Annotated[
-        float, tunable("prior precision of the coefficients", "ticks", gt=0.0, le=1e4)
-    ] = 1.0
+    ] = 0.9998
 
 
 class Markov(Section, frozen=True):
@@ -247,20 +258,14 @@ class Markov(Section, frozen=True):
     markov_memory: Annotated[
         float, tunable("forgetting factor of the regression", "per tick", gt=0.9, le=1.0)
     ] = 0.9995
-    markov_ridge: Annotated[
-        float, tunable("prior precision of the coefficients", "ticks", gt=0.0, le=1e4)
-    ] = 1.0
 
 
 class Levy(Section, frozen=True):
     """Itô–Lévy decomposition: drift, diffusion and jumps."""
 
-    levy_jump_threshold: Annotated[
-        float, tunable("increment that counts as a jump", "standard deviations", gt=1.0, le=20.0)
-    ] = 4.0
     levy_memory: Annotated[
         float, tunable("discount of the errors that weigh the filters", "per tick", gt=0.5, lt=1.0)
-    ] = 0.99
+    ] = 0.995
 
 
 class Signature(Section, frozen=True):
@@ -270,9 +275,6 @@ class Signature(Section, frozen=True):
     signature_memory: Annotated[
         float, tunable("forgetting factor of the regression", "per tick", gt=0.9, le=1.0)
     ] = 0.9995
-    signature_ridge: Annotated[
-        float, tunable("prior precision of the coefficients", "ticks", gt=0.0, le=1e4)
-    ] = 1.0
 
 
 class PredictorConfig(Section, frozen=True):

@@ -14,27 +14,28 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from predictor import aggregation, transport
+from predictor import aggregation, evidence, transport
 from predictor.config import WARM_UP_TICKS, PredictorConfig
 from predictor.types import KERNELS, Array
 
-EVIDENCE_TICKS = 200.0
-RESET_SHARE = 0.05
+ERROR_LIMIT = 50.0
+"""Bound on an error, in typical increments."""
+
+RESET_SHARE = 0.0125
 ENTROPY_WINDOW_LIMITS = (10.0, 500.0)
 DOMAIN_LENGTH_SQUARED = 20.0
 
 
 class FusionState(NamedTuple):
-    """`weights` ρ `[4]`; per kernel the aggregation against persistence; the aggregation of
-    the shrunk kernels; discounted squared errors of kernels `[4]` and of the two targets
-    `[2]` with their total discount; the Sinkhorn scaling; the ticks learned."""
+    """`weights` ρ `[4]`; per kernel the aggregation against persistence; the evidence about
+    the shrunk kernels, in typical increments; their aggregation; the evidence about the two
+    targets; the Sinkhorn scaling; the ticks learned."""
 
     weights: Array
     shrinkage: aggregation.Aggregation
+    kernels: evidence.Evidence
     experts: aggregation.Aggregation
-    kernel_errors: Array
-    target_errors: Array
-    discount: Array
+    targets: evidence.Evidence
     scaling: Array
     learned: Array
 
@@ -68,10 +69,9 @@ def init() -> FusionState:
     return FusionState(
         weights=jnp.full(KERNELS, 1.0 / KERNELS),
         shrinkage=jax.vmap(lambda _: aggregation.init(2))(jnp.arange(KERNELS)),
+        kernels=evidence.init(KERNELS),
         experts=aggregation.init(KERNELS),
-        kernel_errors=jnp.zeros(KERNELS),
-        target_errors=jnp.zeros(2),
-        discount=jnp.zeros(()),
+        targets=evidence.init(2),
         scaling=jnp.ones(KERNELS),
         learned=jnp.zeros((), jnp.int64),
     )
@@ -89,19 +89,9 @@ def shrink(state: FusionState, raw: Array, persistence: Array) -> Array:
     return persistence + shares[:, 0] * (raw - persistence)
 
 
-def _softmax(errors: Array, discount: Array) -> Array:
-    ticks = jnp.minimum(discount, EVIDENCE_TICKS)
-    mean = (errors + 1e-12) / jnp.maximum(discount, 1.0)
-    exponential = jnp.exp(-0.5 * ticks * jnp.log(mean / jnp.min(mean)))
-    return exponential / jnp.sum(exponential)
-
-
-def _targets(state: FusionState) -> tuple[Array, Array]:
-    """Softmax and aggregation targets, `[2, 4]`, and the share of each, `[2]`."""
-    targets = jnp.stack(
-        [_softmax(state.kernel_errors, state.discount), aggregation.weights(state.experts)]
-    )
-    return targets, _softmax(state.target_errors, state.discount)
+def _targets(state: FusionState) -> Array:
+    """What evidence and aggregation say the weights should be, `[2, 4]`."""
+    return jnp.stack([state.kernels.weights, aggregation.weights(state.experts)])
 
 
 def score(
@@ -111,22 +101,33 @@ def score(
     # Without a unit every kernel said the same, and there is nothing to tell them apart by.
     moves = said.unit > 0.0
     unit = jnp.where(moves, said.unit, 1.0)
-    limit = jnp.where(moves, aggregation.ERROR_LIMIT, 0.0)
-    errors = jnp.clip((target - said.kernels) / unit, -limit, limit)
-    raw_errors = jnp.clip((target - said.raw) / unit, -limit, limit)
-    persistence_error = jnp.clip((target - said.persistence) / unit, -limit, limit)
-    pairs = jnp.stack([raw_errors, jnp.full(KERNELS, persistence_error)], axis=1)
-    shrinkage = jax.vmap(aggregation.learn)(state.shrinkage, pairs, errors)
-    targets, _ = _targets(state)
-    blended = jnp.sum(targets * errors[None, :], axis=1)
-    memory = config.fusion.evidence_memory
+    limit = jnp.where(moves, ERROR_LIMIT, 0.0)
+
+    def errors_of(forecasts: Array) -> Array:
+        return jnp.clip((target - forecasts) / unit, -limit, limit)
+
+    errors, raw = errors_of(said.kernels), errors_of(said.raw)
+    persistence = jnp.full(KERNELS, errors_of(said.persistence))
+    # Regrets are counted in errors of the best kernel: increments can be far larger.
+    best = evidence.unit_of(state.kernels)
+    scale = jnp.where(state.kernels.scored > 0.0, 1.0 / best, 1.0)
+    pairs = jnp.stack([raw, persistence], axis=1)
+    blended = jnp.sum(_targets(state) * errors[None, :], axis=1)
+    rate = config.fusion.kernel_learning_rate
     return state._replace(
-        shrinkage=shrinkage,
-        experts=aggregation.learn(state.experts, errors, blended[1]),
-        kernel_errors=memory * state.kernel_errors + jnp.square(errors),
-        target_errors=memory * state.target_errors + jnp.square(blended),
-        discount=memory * state.discount + 1.0,
+        shrinkage=jax.vmap(aggregation.learn)(state.shrinkage, scale * pairs, scale * errors),
+        kernels=evidence.learn(state.kernels, errors, rate),
+        experts=aggregation.learn(state.experts, scale * errors, scale * blended[1]),
+        targets=evidence.learn(state.targets, blended, rate),
         learned=state.learned + 1,
+    )
+
+
+def follow(state: FusionState, gain: Array) -> FusionState:
+    """The same evidence where the typical increment has become `1 / gain` as large."""
+    return state._replace(
+        kernels=evidence.rescaled(state.kernels, gain),
+        targets=evidence.rescaled(state.targets, gain),
     )
 
 
@@ -156,8 +157,7 @@ def move(
         rules.learning_rate_maximum,
     )
     step_size = jnp.maximum(step_size, 1.0 / (state.learned + 1.0))
-    targets, shares = _targets(state)
-    target = jnp.sum(targets * shares[:, None], axis=0)
+    target = jnp.sum(_targets(state) * state.targets.weights[:, None], axis=0)
     moved = jnp.maximum(state.weights + step_size * (target - state.weights), 0.0)
     moved = moved / jnp.sum(moved)
     epsilon = jnp.maximum(
@@ -181,12 +181,11 @@ def reset(config: PredictorConfig, state: FusionState) -> FusionState:
     if config.fusion.entropy_reset == "uniform":
         return state._replace(weights=uniform)
     softened = (1.0 - RESET_SHARE * KERNELS) * state.weights + RESET_SHARE
-    # Half the evidence goes, so that what holds now outweighs what held before the shift.
+    # Part of the evidence goes, so that what holds now outweighs what held before the shift.
     return state._replace(
         weights=softened,
-        kernel_errors=0.5 * state.kernel_errors,
-        target_errors=0.5 * state.target_errors,
-        discount=0.5 * state.discount,
+        kernels=evidence.softened(state.kernels, RESET_SHARE * KERNELS),
+        targets=evidence.softened(state.targets, RESET_SHARE * KERNELS),
     )
 
 
@@ -203,7 +202,7 @@ def weights_in_use(weights: Array, frozen: Array, forced: Array) -> Array:
 
 def kernel_sigma(state: FusionState, unit: Array) -> Array:
     """Predictive standard deviation of each kernel `[4]`, unit of y."""
-    return unit * jnp.sqrt(state.kernel_errors / jnp.maximum(state.discount, 1.0))
+    return unit * jnp.sqrt(state.kernels.variances)
 
 
 def is_warm(accepted: Array) -> Array:

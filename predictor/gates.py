@@ -14,6 +14,9 @@ from predictor.config import WARM_UP_TICKS, Ingestion, PredictorConfig
 from predictor.selection import choose
 from predictor.types import Array
 
+RETURN_SHARE = 0.1
+"""Part of a rejected jump that the next tick may take back and still be a new level."""
+
 LEARNED_INTERVALS = 8
 """Intervals seen before a gap can be called long."""
 
@@ -53,12 +56,15 @@ class Verdict(NamedTuple):
     """What the gates say about one tick.
 
     `refused`: late or a duplicate, nothing happens. `rejected`: answered, not believed.
-    `rebase`: an agreeing tick after rejected ones; the level has shifted by itself.
+    `readmitted`: an agreeing tick after rejected ones. Then the level has shifted by itself
+    (`rebase`), or, where the tick is already on its way back, the rejected value was an
+    extreme one of this series after all.
     The others are states after this tick; `entered_*` and `left_*` are their edges.
     """
 
     refused: Array
     rejected: Array
+    readmitted: Array
     rebase: Array
     frozen: Array
     entered_frozen: Array
@@ -109,18 +115,23 @@ def _out_of_order(state: GateState, accepted: Array, answered: Array, y: Array, 
     return late | ((answered > 0) & repeated)
 
 
-def _domain(config: Ingestion, state: GateState, accepted: Array, y: Array) -> tuple[Array, Array]:
-    """Whether `y` is rejected, and whether it confirms a shift that was rejected before."""
+def _domain(
+    config: Ingestion, state: GateState, accepted: Array, y: Array
+) -> tuple[Array, Array, Array]:
+    """Whether `y` is rejected, whether it confirms a value that was rejected before, and
+    whether it stayed there."""
     finite = jnp.isfinite(y)
     limit = config.sigma_bound * jnp.sqrt(state.variance)
     # A series that never moved has no spread to measure a distance with.
     judged = (accepted >= WARM_UP_TICKS) & (limit > 1e-9 * jnp.abs(state.location))
     outlying = judged & (jnp.abs(y - state.location) > limit)
     # Where the spread is tiny against the jump, agreement is measured against the jump.
-    agreement = jnp.maximum(limit, 0.5 * jnp.abs(state.rejected_value - state.location))
+    jump = jnp.abs(state.rejected_value - state.location)
+    agreement = jnp.maximum(limit, 0.5 * jump)
     pending = (state.rejected >= config.outlier_readmit_steps) & jnp.isfinite(state.rejected_value)
     confirmed = outlying & pending & (jnp.abs(y - state.rejected_value) <= agreement)
-    return ~finite | (outlying & ~confirmed), finite & confirmed
+    stayed = confirmed & (jnp.abs(y - state.rejected_value) <= RETURN_SHARE * jump)
+    return ~finite | (outlying & ~confirmed), finite & confirmed, finite & stayed
 
 
 class _Repetition(NamedTuple):
@@ -242,7 +253,7 @@ def apply(
     """
     rules = config.ingestion
     refused = _out_of_order(state, accepted, answered, y, t)
-    rejected, rebase = _domain(rules, state, accepted, y)
+    rejected, readmitted, rebase = _domain(rules, state, accepted, y)
     value = jnp.where(rejected, state.last_value, y)
     repetition = _repetition(rules, state, accepted, value)
     cadence = _cadence(rules, state, accepted, t, now)
@@ -250,7 +261,7 @@ def apply(
     rate = jnp.maximum(rules.location_memory, 1.0 / (accepted + 1.0))
     deviation = value - state.location
     # A hung feed must not shrink the scale: the first live tick would be an outlier.
-    rate = jnp.where(repetition.frozen & ~rebase, 0.0, rate)
+    rate = jnp.where(repetition.frozen & ~readmitted, 0.0, rate)
     location = jnp.where(rebase, value, state.location + rate * deviation)
     spread = jnp.where(rebase, value - state.rejected_value, deviation)
     variance = (1.0 - rate) * (state.variance + rate * jnp.square(spread))
@@ -297,6 +308,7 @@ def apply(
     verdict = Verdict(
         refused=refused,
         rejected=rejected,
+        readmitted=readmitted,
         rebase=rebase,
         frozen=after.frozen,
         entered_frozen=after.frozen & ~state.frozen,

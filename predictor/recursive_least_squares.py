@@ -1,7 +1,17 @@
 """Exponentially forgetting recursive least squares, one regression per lane.
 
-Source: Haykin, *Adaptive Filter Theory*, chapter 10; rank-one updates only, so that the
-compiled step holds no matrix factorisation.
+The inverse of the information is kept as a square root S, with S Sᵀ the inverse, in 32 bits
+and rounded at every tick as part of the definition. Its condition is the square root of that
+of the inverse, so that nearly dependent features leave enough digits, and S Sᵀ is never
+indefinite, whatever is rounded.
+
+A tick far from its forecast, in standard deviations of the regression's own errors, weighs
+less: beyond `ERROR_LIMIT` its pull on the coefficients is that of an error at the limit
+(Huber's loss, by one reweighted step).
+
+**Source:** Potter's update, in Bierman (1977), *Factorization methods for discrete sequential
+estimation*, chapter 2; Haykin, *Adaptive Filter Theory*, chapter 10; Huber (1981), *Robust
+statistics*. Rank-one updates only: the compiled step holds no matrix factorisation.
 """
 
 from __future__ import annotations
@@ -9,27 +19,36 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from predictor.types import Array, Scalar
 
-TRACE_CAP = 1e6
-"""Bound on the trace of the inverse covariance per coefficient.
-
-Directions without excitation grow by 1/λ at every tick; the cap keeps them from winding up
-until one noisy value moves a coefficient without limit.
-"""
+ERROR_LIMIT = 6.0
+ERROR_MEMORY = 0.005
+"""EWMA rate of the squared error behind the limit, per tick."""
 
 
 class Regression(NamedTuple):
-    """State: coefficients `[d]` and inverse covariance of the features `[d, d]`."""
+    """State: `coefficients` `[d]`; `root` `[d, d]` (float32) of the inverse information, and
+    its squared norm `trace`; `variance` of the errors; ticks `learned`."""
 
     coefficients: Array
-    covariance: Array
+    root: Array
+    trace: Array
+    variance: Array
+    learned: Array
 
 
-def init(prior_precision: Array) -> Regression:
+def init(prior_precision: np.ndarray) -> Regression:
     """Zero coefficients under independent Gaussian priors of the given precisions `[d]`."""
-    return Regression(jnp.zeros_like(prior_precision), jnp.diag(1.0 / prior_precision))
+    zero = jnp.zeros(())
+    return Regression(
+        coefficients=jnp.zeros(prior_precision.size),
+        root=jnp.asarray(np.diag(1.0 / np.sqrt(prior_precision)), jnp.float32),
+        trace=jnp.asarray(np.sum(1.0 / prior_precision)),
+        variance=zero,
+        learned=zero,
+    )
 
 
 def predict(state: Regression, features: Array) -> Array:
@@ -37,19 +56,82 @@ def predict(state: Regression, features: Array) -> Array:
     return jnp.sum(state.coefficients * features)
 
 
-def learn(state: Regression, features: Array, target: Array, memory: Scalar) -> Regression:
+def learn(
+    state: Regression,
+    features: Array,
+    target: Array,
+    memory: Scalar,
+    prior_precision: np.ndarray,
+    error_limit: float = ERROR_LIMIT,
+) -> Regression:
     """One tick: `features` `[d]` met `target` under the forgetting factor `memory`.
 
-    **Cost:** O(d²). The update is symmetric to the last bit because the subtracted outer
-    product is that of one vector with itself.
+    The trace of the inverse information never exceeds the prior's: directions without
+    excitation grow by 1/λ at every tick, and would wind up until one noisy value moves a
+    coefficient without limit.
+
+    **Cost:** O(d²), three passes over the root.
     """
-    projected = jnp.sum(state.covariance * features[:, None], axis=0)
-    gain_norm = memory + jnp.sum(features * projected)
     error = target - predict(state, features)
-    coefficients = state.coefficients + projected * (error / gain_norm)
-    root = projected / jnp.sqrt(gain_norm)
-    covariance = (state.covariance - root[:, None] * root[None, :]) / memory
-    trace = jnp.trace(covariance)
-    limit = TRACE_CAP * features.shape[0]
-    covariance = covariance * jnp.where(trace > limit, limit / trace, 1.0)
-    return Regression(coefficients, covariance)
+    learned = state.learned + 1.0
+    known = state.variance > 0.0
+    limit = error_limit * jnp.sqrt(state.variance)
+    size = jnp.maximum(jnp.abs(error), 1e-300)
+    weight = jnp.where(known, jnp.minimum(1.0, limit / size), 1.0)
+    memory = 1.0 - (1.0 - memory) * weight
+    noise = memory / jnp.maximum(weight, 1e-9)
+
+    root = state.root.astype(jnp.float64)
+    seen = jnp.sum(root * features[:, None], axis=0)
+    gain = jnp.sum(root * seen[None, :], axis=1)
+    energy = jnp.sum(jnp.square(seen))
+    total = noise + energy
+    step = 1.0 / (total + jnp.sqrt(noise * total))
+    length = jnp.sum(jnp.square(gain))
+    trace = (state.trace - 2.0 * step * length + jnp.square(step) * length * energy) / memory
+    cap = float(np.sum(1.0 / prior_precision))
+    shrinkage = jnp.minimum(1.0, cap / jnp.maximum(trace, 1e-300))
+    factor = jnp.sqrt(shrinkage / memory)
+    updated = (root - (step * gain)[:, None] * seen[None, :]) * factor
+
+    squared = jnp.square(error)
+    squared = jnp.where(known, jnp.minimum(squared, jnp.square(limit)), squared)
+    rate = jnp.maximum(ERROR_MEMORY, 1.0 / learned)
+    return Regression(
+        coefficients=state.coefficients + gain * (error / total),
+        root=updated.astype(jnp.float32),
+        trace=jnp.maximum(shrinkage * trace, 0.0),
+        variance=state.variance + rate * (squared - state.variance),
+        learned=learned,
+    )
+
+
+def transport(
+    state: Regression, stretch: Array, shift: Array, gain: Array, levels: int = 1
+) -> Regression:
+    """The same regression in other units of features and target.
+
+    Feature 0 is the constant, the next `levels` become `stretch · x + shift`, the others
+    `gain · x`, and the target `gain · y`: forecasts are unchanged but for the unit. The prior
+    moves along, so the information of every tick is kept.
+    """
+    size = state.coefficients.shape[0]
+    # With x' = A x coefficients and root move by A⁻ᵀ, whose only off-diagonal row is the first.
+    scale = jnp.concatenate(
+        [jnp.ones(1), jnp.full(levels, 1.0 / stretch), jnp.full(size - 1 - levels, 1.0 / gain)]
+    )
+    first = jnp.arange(size) == 0
+    rows = slice(1, 1 + levels)
+    ratio = shift / stretch
+    moved = state.coefficients - first * (ratio * jnp.sum(state.coefficients[rows]))
+    root = state.root.astype(jnp.float64)
+    mixed = ratio * jnp.sum(root[rows], axis=0)
+    root = (root - first[:, None] * mixed[None, :]) * scale[:, None]
+    changed = (stretch != 1.0) | (shift != 0.0) | (gain != 1.0)
+    return Regression(
+        coefficients=gain * scale * moved,
+        root=root.astype(jnp.float32),
+        trace=jnp.where(changed, jnp.sum(jnp.square(root)), state.trace),
+        variance=jnp.square(gain) * state.variance,
+        learned=state.learned,
+    )

@@ -14,16 +14,22 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from predictor import recursive_least_squares as rls
 from predictor.config import PredictorConfig
+from predictor.selection import choose
 from predictor.types import Array
 
 ORDER = 2
+PRECISION = np.full(ORDER, 20.0)
 CLIP = 3.5
 MEMORY = 0.998
 VARIANCE_MEMORY = 0.03
 MEAN_TICKS = 400.0
+SURPASSED = 0.3
+"""Forecasts with less than this part of the innovations' variance know the series better."""
+
 SETTLING_TICKS = 30
 MINIMUM_BEFORE = 20.0
 
@@ -54,12 +60,18 @@ def init(config: PredictorConfig) -> ShiftState:
         seen=jnp.zeros((), jnp.int64),
         mean=zero,
         length=zero,
-        regression=rls.init(jnp.full(ORDER, 20.0)),
+        regression=rls.init(PRECISION),
         variance=zero,
         innovations=jnp.zeros(config.monitoring.shift_window),
         total=zero,
         since=zero,
     )
+
+
+def is_informed(state: ShiftState, forecast_variance: Array) -> Array:
+    """Whether the innovations say what the forecasts do not: False where the error variance of
+    the forecasts (unit of y squared) is a small part of that of the innovations."""
+    return forecast_variance > SURPASSED * state.variance
 
 
 def detect(config: PredictorConfig, state: ShiftState, window: Array) -> tuple[ShiftState, Array]:
@@ -95,16 +107,13 @@ def detect(config: PredictorConfig, state: ShiftState, window: Array) -> tuple[S
     length = jnp.where(shifted, lengths[best], jnp.minimum(state.length + 1.0, MEAN_TICKS))
     followed = mean + (y - mean) / jnp.maximum(length, 1.0)
     bounded_target = rls.predict(state.regression, lags) + innovation
-    learned = rls.learn(state.regression, lags, bounded_target, jnp.asarray(MEMORY))
+    learned = rls.learn(state.regression, lags, bounded_target, MEMORY, PRECISION)
     started = state.seen >= ORDER + 1
     rate = jnp.maximum(VARIANCE_MEMORY, 1.0 / (state.seen + 1.0))
     raw = jnp.square(y - mean - rls.predict(state.regression, lags) * unit)
     bounded_square = jnp.where(settled, jnp.minimum(raw, 16.0 * variance), raw)
     scaled = state.variance + rate * (bounded_square - state.variance)
-    regression = rls.Regression(
-        jnp.where(started, learned.coefficients, state.regression.coefficients),
-        jnp.where(started, learned.covariance, state.regression.covariance),
-    )
+    regression = choose(started, learned, state.regression)
     state = ShiftState(
         seen=state.seen + 1,
         mean=jnp.where(shifted, new_mean, followed),

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from predictor import fusion, gates, interval, monitors, regularity, shift
+from predictor import anchors, fusion, gates, interval, monitors, regularity, shift
 from predictor.config import WINDOW, PredictorConfig
 from predictor.kernels import KERNEL_MODULES
 from predictor.types import Array
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 """Version of the meaning of the state; a snapshot of another version is refused."""
 
 
@@ -24,8 +24,8 @@ class LaneState(NamedTuple):
 
     `identity`: first 8 bytes of the SHA-256 of the asset id, as two uint32, most significant
     first. `accepted`: ticks believed (the published sequence). `answered`: ticks forecast,
-    rejected ones too. `window`: last values, newest first. `center`, `spread_variance`,
-    `unit_variance`: slow mean and variance of the value and mean square of its increments.
+    rejected ones too. `window`: last values, newest first. `anchor`: the coordinates in which
+    the kernels see them.
     `troubled`: degraded or in emergency at the last tick.
     """
 
@@ -34,9 +34,7 @@ class LaneState(NamedTuple):
     answered: Array
     gates: gates.GateState
     window: Array
-    center: Array
-    spread_variance: Array
-    unit_variance: Array
+    anchor: anchors.Anchor
     kernels: tuple[Any, ...]
     fusion: fusion.FusionState
     monitors: monitors.MonitorState
@@ -55,16 +53,14 @@ def identity_of(asset_id: str) -> tuple[int, int]:
 
 def init_lane(config: PredictorConfig) -> LaneState:
     """State of a lane that has seen no tick and belongs to no asset."""
-    zero, count = jnp.zeros(()), jnp.zeros((), jnp.int64)
+    count = jnp.zeros((), jnp.int64)
     lane = LaneState(
         identity=jnp.zeros(2, jnp.uint32),
         accepted=count,
         answered=count,
         gates=gates.init(),
         window=jnp.zeros(WINDOW),
-        center=zero,
-        spread_variance=zero,
-        unit_variance=zero,
+        anchor=anchors.init(),
         kernels=tuple(kernel.init(config) for kernel in KERNEL_MODULES),
         fusion=fusion.init(),
         monitors=monitors.init(config),

@@ -13,16 +13,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from predictor import fusion, gates, interval, monitors, regularity, shift
+from predictor import anchors, fusion, gates, interval, monitors, regularity, shift
 from predictor.config import PredictorConfig
 from predictor.kernels import KERNEL_MODULES
 from predictor.kernels.base import KernelTick
 from predictor.selection import choose
 from predictor.state import LaneState
 from predictor.types import Array, Events, Mode, OperatingMode, PredictionResult
-
-NORMALISATION_MEMORY = 0.002
-"""Slowest rate at which center, spread and unit follow the series, per tick."""
 
 INCREMENT_LIMIT = 20.0
 """Bound on a kernel's forecast increment, in typical increments."""
@@ -45,48 +42,44 @@ class LaneTick(NamedTuple):
     present: Array
 
 
-def _advance_window(state: LaneState, value: Array, rebase: Array) -> LaneState:
-    """Push `value`; on a re-based level the past moves with it, so that the jump is no
-    increment."""
-    jump = jnp.where(rebase, value - state.window[0], 0.0)
-    past = jnp.where(state.accepted == 0, value, state.window + jump)
-    center = jnp.where(state.accepted == 0, value, state.center + jump)
-    return state._replace(window=jnp.concatenate([value[None], past[:-1]]), center=center)
-
-
-def _learn_normalisation(state: LaneState) -> LaneState:
-    """Follow mean, variance and increment size with the newest value of the window."""
-    ticks = (state.accepted + 1).astype(jnp.float64)
-    rate = jnp.maximum(NORMALISATION_MEMORY, 1.0 / ticks)
-    deviation = state.window[0] - state.center
-    spread = (1.0 - rate) * (state.spread_variance + rate * jnp.square(deviation))
-    unit_rate = jnp.maximum(NORMALISATION_MEMORY, 1.0 / jnp.maximum(ticks - 1.0, 1.0))
-    increment = jnp.square(state.window[0] - state.window[1])
-    return state._replace(
-        center=state.center + rate * deviation,
-        spread_variance=spread,
-        unit_variance=state.unit_variance + unit_rate * (increment - state.unit_variance),
-    )
+def _advance_window(state: LaneState, value: Array, verdict: gates.Verdict) -> LaneState:
+    """Push `value`; on a re-based level the past and the coordinates move with it, so that the
+    jump is no increment. A rejected value that turned out to be one of the series' takes the
+    place that its forecast held."""
+    jump = jnp.where(verdict.rebase, value - state.window[0], 0.0)
+    recalled = verdict.readmitted & ~verdict.rebase
+    newest = jnp.where(recalled, state.gates.rejected_value, state.window[0])
+    window = jnp.concatenate([newest[None], state.window[1:]])
+    past = jnp.where(state.accepted == 0, value, window + jump)
+    anchor = state.anchor._replace(centre=state.anchor.centre + jump)
+    return state._replace(window=jnp.concatenate([value[None], past[:-1]]), anchor=anchor)
 
 
 def _divide(values: Array, unit: Array, limit: float) -> Array:
-    """`values / unit`, bounded, and zero where the series never moved."""
-    moves = unit > 0.0
-    return jnp.where(moves, jnp.clip(values / jnp.where(moves, unit, 1.0), -limit, limit), 0.0)
+    """`values / unit`, bounded, and zero where there is no unit yet."""
+    known = unit > 0.0
+    return jnp.where(known, jnp.clip(values / jnp.where(known, unit, 1.0), -limit, limit), 0.0)
 
 
 def _forecast_kernels(
-    config: PredictorConfig, state: LaneState, target: Array, learn: Array
-) -> tuple[LaneState, Array]:
-    """Let every kernel learn the realised value and forecast the next: raw means `[4]`."""
-    unit = jnp.sqrt(state.unit_variance)
+    config: PredictorConfig, state: LaneState, target: Array, learn: Array, held: Array
+) -> tuple[LaneState, Array, Array]:
+    """Let every kernel learn the realised value and forecast the next: raw means `[4]`, and the
+    factor by which the unit of increments shrank."""
+    followed, change = anchors.follow(state.anchor, state.window, state.accepted)
+    still = anchors.unchanged()
+    anchor, change = choose(held, (state.anchor, still), (followed, change))
+    unit = anchor.unit
     measured = (unit > 0.0) & (state.said.unit > 0.0)
+    over_present = state.window - state.window[0]
     tick = KernelTick(
-        levels=_divide(state.window - state.center, jnp.sqrt(state.spread_variance), LEVEL_LIMIT),
+        levels=_divide(state.window - anchor.centre, anchor.spread, LEVEL_LIMIT),
         increments=_divide(state.window[:-1] - state.window[1:], unit, LEVEL_LIMIT),
         target=_divide(target - state.said.persistence, state.said.unit, LEVEL_LIMIT),
-        moved=_divide(state.window[0] - state.window[1], state.said.unit, LEVEL_LIMIT),
-        rescale=jnp.where(measured, state.said.unit / jnp.where(unit > 0.0, unit, 1.0), 1.0),
+        change=change,
+        ratio=jnp.where(unit > 0.0, anchor.spread / jnp.where(unit > 0.0, unit, 1.0), 1.0),
+        lowest=_divide(jnp.min(over_present), unit, LEVEL_LIMIT),
+        highest=_divide(jnp.max(over_present), unit, LEVEL_LIMIT),
         # Nothing can be learned in units of an increment that never happened.
         learn=learn & measured,
         accepted=state.accepted,
@@ -99,7 +92,7 @@ def _forecast_kernels(
         increment = jnp.clip(forecast.increment, -INCREMENT_LIMIT, INCREMENT_LIMIT)
         usable = sound & forecast.ready
         means.append(state.window[0] + unit * jnp.where(usable, increment, 0.0))
-    return state._replace(kernels=tuple(states)), jnp.stack(means)
+    return state._replace(kernels=tuple(states), anchor=anchor), jnp.stack(means), change.gain
 
 
 def _mixture(weights: Array, kernels: Array) -> Array:
@@ -147,7 +140,7 @@ def step_lane(
     usable = jnp.abs(tick.reference) <= MAGNITUDE_LIMIT  # False for NaN
     reference_given = usable & ~verdict.rejected
     target = jnp.where(reference_given, tick.reference, value)
-    learn = ~first & ~verdict.rejected & ~verdict.rebase & ~verdict.frozen
+    learn = ~first & ~verdict.rejected & ~verdict.readmitted & ~verdict.frozen
     accepted = state.accepted + jnp.where(verdict.rejected, 0, 1)
     warm = fusion.is_warm(accepted)
 
@@ -160,15 +153,15 @@ def step_lane(
     scored_interval = interval.score(config, state.interval, error)
     intervals = choose(learn, scored_interval, state.interval)
 
-    moved = _advance_window(state, value, verdict.rebase)
-    normalised = _learn_normalisation(moved)
     held = verdict.rejected | verdict.frozen
-    moved = choose(held, moved, normalised)
-    moved = moved._replace(accepted=accepted)
+    moved = _advance_window(state, value, verdict)._replace(accepted=accepted)
 
     shift_after, shifted = shift.detect(config, state.shift, moved.window)
     shift_state = choose(held, state.shift, shift_after)
-    shift_alarm = learn & shifted & (state.monitors.grace == 0) & warm
+    # Where the kernels know the series far better than the detector's autoregression, what
+    # surprises that one is no news.
+    informed = shift.is_informed(shift_after, monitored.long_variance)
+    shift_alarm = learn & shifted & informed & (state.monitors.grace == 0) & warm
     regime = cusum_alarm | shift_alarm
     grace = jnp.where(
         regime, jnp.asarray(config.monitoring.grace_period_steps, jnp.int64), monitored.grace
@@ -194,13 +187,14 @@ def step_lane(
     fused = choose(adapts, stepped_fusion, fused)
     fused = choose(regime, fusion.reset(config, fused), fused)
 
-    moved, raw = _forecast_kernels(config, moved, target, learn)
+    moved, raw, gain = _forecast_kernels(config, moved, target, learn, held)
+    fused = fusion.follow(fused, gain)
     shrunk = fusion.shrink(fused, raw, value)
     kernels = jnp.where(jnp.isfinite(shrunk), shrunk, value)
     weights = fusion.weights_in_use(fused.weights, verdict.frozen, rough.emergency)
     mean = _mixture(weights, kernels)
     intervals, lower, upper = interval.bounds(config, intervals, mean, tick.dispersion_proxy)
-    said = fusion.Forecasts(mean, kernels, raw, value, jnp.sqrt(moved.unit_variance))
+    said = fusion.Forecasts(mean, kernels, raw, value, moved.anchor.unit)
 
     emergency = verdict.rejected | rough.emergency
     troubled = verdict.degraded | emergency
@@ -226,7 +220,7 @@ def step_lane(
     computed = jnp.where(adapts & answered, 0.0, jnp.nan)
     events = _as_bits(
         outlier_rejected=verdict.rejected,
-        rebased=verdict.rebase,
+        rebased=verdict.readmitted,
         frozen_signal=verdict.entered_frozen,
         frozen_signal_recovered=verdict.left_frozen,
         staleness=verdict.entered_stale,

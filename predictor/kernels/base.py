@@ -1,4 +1,4 @@
-"""What a kernel is: one file with a state, `init` and `step`.
+"""What a kernel is: a state, `init` and `step`.
 
 A kernel forecasts the next increment of the series in units of the typical increment. It
 learns from the data alone, holds its own coefficients and the features behind its last
@@ -13,21 +13,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from predictor.anchors import Change
 from predictor.config import PredictorConfig
 from predictor.types import Array
 
 
 class KernelTick(NamedTuple):
-    """What a kernel sees of one lane at one tick.
+    """What a kernel sees of one lane at one tick, in the coordinates of `predictor.anchors`.
 
-    - `levels`: `[WINDOW]`, past values, newest first, centred and in units of the spread.
-    - `increments`: `[WINDOW - 1]`, past increments, newest first, in units of the typical
-      increment.
+    - `levels`: `[WINDOW]`, past values, newest first, as (y − centre) / spread.
+    - `increments`: `[WINDOW - 1]`, past increments, newest first, in the unit of an increment.
     - `target`: what the previous forecast should have said, as an increment over the value at
       that tick, in the unit that was in force then.
-    - `moved`: increment of the series itself since then, in the same unit; it differs from
-      `target` where the feed names a reference, and is zero where the past moved along.
-    - `rescale`: that unit over the present one.
+    - `change`: how the coordinates changed since then.
+    - `ratio`: spread over unit, which turns a difference of levels into increments.
+    - `lowest`, `highest`: of the window, as increments over the present value.
     - `learn`: whether `target` may be learned from; False on the first ticks, on rejected
       and on frozen ones.
     - `accepted`: ticks accepted so far.
@@ -36,8 +36,10 @@ class KernelTick(NamedTuple):
     levels: Array
     increments: Array
     target: Array
-    moved: Array
-    rescale: Array
+    change: Change
+    ratio: Array
+    lowest: Array
+    highest: Array
     learn: Array
     accepted: Array
 

@@ -1,5 +1,9 @@
-"""A kernel that is one regression on features of the past; what hilbert, markov and
-signature share."""
+"""Members that are one regression on features of the past.
+
+Linear ones are carried through a change of coordinates exactly. The others begin again, and
+their forecasts stay within an increment of what the window has seen: a polynomial says
+nothing about where it has not been.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,14 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from predictor import recursive_least_squares as rls
-from predictor.config import WARM_UP_TICKS, PredictorConfig
-from predictor.kernels.base import Kernel, KernelForecast, KernelTick
+from predictor.config import PredictorConfig
+from predictor.kernels.bank import Member
+from predictor.kernels.base import KernelTick
 from predictor.selection import choose
 from predictor.types import Array, Scalar
 
-TARGET_LIMIT = 8.0
-"""Increments beyond this many typical ones teach no more than this: one jump must not
-overwrite what a thousand ticks have taught."""
+Features = Callable[[KernelTick], Array]
+Memory = Callable[[PredictorConfig], Scalar]
 
 
 class RegressionState(NamedTuple):
@@ -26,35 +30,48 @@ class RegressionState(NamedTuple):
     features: Array
 
 
-def soft_clip(values: Array, limit: float) -> Array:
-    """Odd, smooth, bounded by `limit`, and the identity near zero."""
-    return limit * jnp.tanh(values / limit)
+def _init(precision: Array) -> RegressionState:
+    return RegressionState(rls.init(precision), jnp.zeros_like(precision))
 
 
-def regression_kernel(
-    name: str,
-    features: Callable[[KernelTick], Array],
-    prior_precision: Callable[[PredictorConfig], Array],
-    memory: Callable[[PredictorConfig], Scalar],
-) -> Kernel:
-    """A kernel that regresses the next increment on `features(tick)` `[d]`.
+def _learned(
+    state: RegressionState, tick: KernelTick, memory: Scalar, precision: Array
+) -> rls.Regression:
+    learned = rls.learn(state.regression, state.features, tick.target, memory, precision)
+    return choose(tick.learn, learned, state.regression)
 
-    `prior_precision(config)` `[d]` is how many ticks of unit energy each coefficient's prior
-    at zero weighs; `memory(config)` is the forgetting factor.
-    """
 
-    def init(config: PredictorConfig) -> RegressionState:
-        regression = rls.init(prior_precision(config))
-        return RegressionState(regression, jnp.zeros_like(regression.coefficients))
+def linear_member(
+    name: str, features: Features, precision: Array, memory: Memory, levels: int = 1
+) -> Member:
+    """Regression of the next increment on a constant, `levels` levels and increments, in that
+    order; `precision` `[d]` is how many ticks of unit energy each prior at zero weighs."""
 
     def step(
         config: PredictorConfig, state: RegressionState, tick: KernelTick
-    ) -> tuple[RegressionState, KernelForecast]:
-        target = jnp.clip(tick.target, -TARGET_LIMIT, TARGET_LIMIT)
-        learned = rls.learn(state.regression, state.features, target, memory(config))
-        regression = choose(tick.learn, learned, state.regression)
+    ) -> tuple[RegressionState, Array]:
+        regression = _learned(state, tick, memory(config), precision)
+        change = tick.change
+        regression = rls.transport(
+            regression, change.stretch, change.shift, change.gain, levels
+        )
         now = features(tick)
-        forecast = KernelForecast(rls.predict(regression, now), tick.accepted >= WARM_UP_TICKS)
-        return RegressionState(regression, now), forecast
+        return RegressionState(regression, now), rls.predict(regression, now)
 
-    return Kernel(name, init, step)
+    return Member(name, lambda config: _init(precision), step)
+
+
+def nonlinear_member(name: str, features: Features, precision: Array, memory: Memory) -> Member:
+    """Regression of the next increment on any features `[d]`."""
+
+    def step(
+        config: PredictorConfig, state: RegressionState, tick: KernelTick
+    ) -> tuple[RegressionState, Array]:
+        regression = _learned(state, tick, memory(config), precision)
+        regression = choose(tick.change.restart, rls.init(precision), regression)
+        now = features(tick)
+        increment = rls.predict(regression, now)
+        bounded = jnp.clip(increment, tick.lowest - 1.0, tick.highest + 1.0)
+        return RegressionState(regression, now), bounded
+
+    return Member(name, lambda config: _init(precision), step)

@@ -15,12 +15,15 @@ signature method in machine learning*.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
 from predictor.config import WINDOW, PredictorConfig
+from predictor.kernels.bank import bank_kernel
 from predictor.kernels.base import Kernel, KernelForecast, KernelTick
-from predictor.kernels.regression import RegressionState, regression_kernel
+from predictor.kernels.regression import linear_member
 from predictor.types import Array
 
 WINDOWS = (1, 2, 4, 8, 16, 32, 64, 127)
@@ -50,31 +53,33 @@ _MATRICES = {depth: word_matrix(depth) for depth in (2, 3)}
 
 def _kernel(depth: int) -> Kernel:
     matrix = _MATRICES[depth]
+    size = 2 + matrix.shape[0]
 
     def features(tick: KernelTick) -> Array:
         words = jnp.asarray(matrix) @ tick.increments
-        return jnp.concatenate([jnp.stack([jnp.ones(()), tick.levels[0]]), words])
+        spare = tick.increments[2 : 2 + size % 2]
+        return jnp.concatenate([jnp.stack([jnp.ones(()), tick.levels[0]]), words, spare])
 
-    def prior_precision(config: PredictorConfig) -> Array:
-        return config.signature.signature_ridge * jnp.ones(2 + matrix.shape[0])
-
-    return regression_kernel(
-        "signature", features, prior_precision, lambda config: config.signature.signature_memory
+    precision = np.ones(size + size % 2)
+    return bank_kernel(
+        "signature",
+        (
+            linear_member(
+                "words", features, precision, lambda config: config.signature.signature_memory
+            ),
+        ),
     )
 
 
 _KERNELS = {depth: _kernel(depth) for depth in _MATRICES}
 
 
-def init(config: PredictorConfig) -> RegressionState:
+def init(config: PredictorConfig) -> Any:
     """The state for the configured depth."""
-    state: RegressionState = _KERNELS[config.signature.signature_depth].init(config)
-    return state
+    return _KERNELS[config.signature.signature_depth].init(config)
 
 
-def step(
-    config: PredictorConfig, state: RegressionState, tick: KernelTick
-) -> tuple[RegressionState, KernelForecast]:
+def step(config: PredictorConfig, state: Any, tick: KernelTick) -> tuple[Any, KernelForecast]:
     """One tick at the configured depth."""
     return _KERNELS[config.signature.signature_depth].step(config, state, tick)
 

@@ -1,8 +1,10 @@
-"""markov: the conditional mean of a scalar Markov process, by Kramers–Moyal regression.
+"""markov: the conditional mean of a scalar Markov process.
 
-E[y_{t+1} − y_t | y_t = x] is regressed on 1, x, x², x³: the first Kramers–Moyal moment of
-the embedded diffusion. Wins on mean-reverting and bistable processes; assumes that the
-present value carries all that the past knows.
+Members: the linear drift; the drift as a polynomial of degree five; the drift at every
+resolution, by Kramers–Moyal moments on a tree of cells; and two switching regimes.
+
+Wins on mean-reverting, bistable, threshold and switching processes; assumes that the present
+value, with the regime, carries all that the past knows.
 
 **Source:** Friedrich et al. (2011), *Approaching complexity by stochastic methods*, Physics
 Reports 506, 87-162.
@@ -11,28 +13,44 @@ Reports 506, 87-162.
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 
-from predictor.config import PredictorConfig
+from predictor.kernels.bank import bank_kernel
 from predictor.kernels.base import KernelTick
-from predictor.kernels.regression import regression_kernel, soft_clip
+from predictor.kernels.markov.context_tree import context_tree_member
+from predictor.kernels.markov.switching import switching_member
+from predictor.kernels.regression import linear_member, nonlinear_member
 from predictor.types import Array
 
 INPUT_LIMIT = 4.0
-DRIFT_DEGREE = 3
+DRIFT_DEGREE = 5
+DRIFT_PRECISION = 0.1
 
 
-def features(tick: KernelTick) -> Array:
-    """Powers 0 to 3 of the standardised present value: `[4]`."""
+def _linear(tick: KernelTick) -> Array:
+    return jnp.stack([jnp.ones(()), tick.levels[0]])
+
+
+def _polynomial(tick: KernelTick) -> Array:
     level = tick.levels[0]
-    bounded = soft_clip(level, INPUT_LIMIT)
-    return jnp.stack([jnp.ones(()), level, bounded * bounded, bounded * bounded * bounded])
+    bounded = jnp.clip(level, -INPUT_LIMIT, INPUT_LIMIT)
+    powers = [bounded**power for power in range(2, DRIFT_DEGREE + 1)]
+    return jnp.stack([jnp.ones(()), level, *powers])
 
 
-def _prior_precision(config: PredictorConfig) -> Array:
-    powers = jnp.arange(DRIFT_DEGREE + 1)
-    return config.markov.markov_ridge * 10.0 ** jnp.maximum(powers - 1, 0)
-
-
-KERNEL = regression_kernel(
-    "markov", features, _prior_precision, lambda config: config.markov.markov_memory
+KERNEL = bank_kernel(
+    "markov",
+    (
+        linear_member(
+            "mean_reversion", _linear, np.ones(2), lambda config: config.markov.markov_memory
+        ),
+        nonlinear_member(
+            "polynomial_drift",
+            _polynomial,
+            np.full(DRIFT_DEGREE + 1, DRIFT_PRECISION),
+            lambda config: config.markov.markov_memory,
+        ),
+        context_tree_member("kramers_moyal"),
+        switching_member("switching"),
+    ),
 )

@@ -1,0 +1,80 @@
+"""A kernel that is a bank of members, weighed by their evidence.
+
+A member forecasts the next increment, as a kernel does; persistence is always one of them.
+The kernel's forecast is their mean under the weights of `predictor.evidence`, so that one
+kernel serves series of several kinds and a member that does not fit costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from predictor import evidence
+from predictor.config import WARM_UP_TICKS, PredictorConfig
+from predictor.kernels.base import Kernel, KernelForecast, KernelTick
+from predictor.selection import choose
+from predictor.types import Array
+
+INCREMENT_LIMIT = 20.0
+"""Bound on a member's forecast, in typical increments."""
+
+FIRST_SCORED = 6
+"""Accepted ticks after which members are weighed; earlier errors say little about them."""
+
+
+class Member(NamedTuple):
+    """One way of forecasting, for a single lane.
+
+    - `init(config) -> state`
+    - `step(config, state, tick) -> (state, increment)`, learning first. Where `tick.learn` is
+      False the coefficients must not move; `tick.change` says how the coordinates moved.
+    """
+
+    name: str
+    init: Callable[[PredictorConfig], Any]
+    step: Callable[[PredictorConfig, Any, KernelTick], tuple[Any, Array]]
+
+
+class BankState(NamedTuple):
+    """States of the members, the evidence about persistence and them, and what they said."""
+
+    members: tuple[Any, ...]
+    evidence: evidence.Evidence
+    said: Array
+
+
+def bank_kernel(name: str, members: Sequence[Member]) -> Kernel:
+    """The kernel `name` made of `members` and persistence."""
+    count = len(members) + 1
+
+    def init(config: PredictorConfig) -> BankState:
+        states = tuple(member.init(config) for member in members)
+        return BankState(states, evidence.init(count), jnp.zeros(count))
+
+    def step(
+        config: PredictorConfig, state: BankState, tick: KernelTick
+    ) -> tuple[BankState, KernelForecast]:
+        scored = evidence.learn(
+            state.evidence, tick.target - state.said, config.fusion.member_learning_rate
+        )
+        scores = tick.learn & (tick.accepted > FIRST_SCORED)
+        weighed = choose(scores, scored, state.evidence)
+        states, increments = [], [jnp.zeros(())]
+        for member, member_state in zip(members, state.members, strict=True):
+            after, increment = member.step(config, member_state, tick)
+            # A member that lost its footing begins again instead of taking the bank along.
+            sound = jnp.isfinite(increment)
+            states.append(choose(sound, after, member.init(config)))
+            increments.append(
+                jnp.where(sound, jnp.clip(increment, -INCREMENT_LIMIT, INCREMENT_LIMIT), 0.0)
+            )
+        said = jnp.stack(increments)
+        mean = jnp.sum(weighed.weights * said)
+        forecast = KernelForecast(mean, tick.accepted >= WARM_UP_TICKS)
+        weighed = evidence.rescaled(weighed, tick.change.gain)
+        return BankState(tuple(states), weighed, said), forecast
+
+    return Kernel(name, init, step)

@@ -139,7 +139,7 @@ class Monitoring(Section, frozen=True):
             gt=0.0,
             le=1000.0,
         ),
-    ] = 16.0
+    ] = 14.0
     shift_window: Annotated[
         int, structural("longest run after a shift that is searched", "ticks", ge=8, le=128)
     ] = 60
@@ -163,14 +163,14 @@ class Fusion(Section, frozen=True):
 
     learning_rate_minimum: Annotated[
         float, tunable("smallest JKO step", "fraction of the way to the target", gt=0.0, le=1.0)
-    ] = 0.01
+    ] = 0.05
     learning_rate_maximum: Annotated[
         float, tunable("largest JKO step", "fraction of the way to the target", gt=0.0, le=1.0)
-    ] = 0.05
+    ] = 0.2
     learning_rate_volatility: Annotated[
         float,
         tunable("JKO step at calm volatility", "fraction of the way to the target", gt=0.0, le=1.0),
-    ] = 0.02
+    ] = 0.1
     member_learning_rate: Annotated[
         float,
         tunable(
@@ -188,7 +188,7 @@ class Fusion(Section, frozen=True):
             gt=0.0,
             le=1.0,
         ),
-    ] = 0.1
+    ] = 0.2
     sinkhorn_epsilon_min: Annotated[
         float,
         tunable(
@@ -241,7 +241,7 @@ class Interval(Section, frozen=True):
         tunable(
             "step of the online quantile tracker", "standard deviations per tick", gt=0.0, le=1.0
         ),
-    ] = 0.08
+    ] = 0.03
 
 
 class Hilbert(Section, frozen=True):

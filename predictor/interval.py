@@ -1,7 +1,8 @@
 """Calibrated prediction interval: a bank of volatilities and two tracked quantiles.
 
-EWMA variances of several memories, and one proportional to the exogenous dispersion proxy
-where the feed carries it, are weighted by their discounted Student-t likelihood. The two
+EWMA variances of several memories, and one proportional to the square of each proxy (the
+exogenous one where the feed carries it, and what kernels know about the noise at the present
+state), are weighted by their discounted Student-t likelihood. The two
 signed quantiles of the standardised error are followed by online gradient steps on the
 pinball loss, which holds the long-run coverage whatever the law of the errors is.
 
@@ -18,12 +19,23 @@ import jax.scipy.special as special
 import numpy as np
 
 from predictor.config import WARM_UP_TICKS, PredictorConfig
-from predictor.types import Array
+from predictor.types import KERNELS, Array
 
-RATES = np.array([0.005, 0.02, 0.06, 0.2])
-"""EWMA rates of the variances, per tick."""
+SQUARE_RATES = np.array([0.001, 0.005, 0.015, 0.04, 0.1, 0.25])
+ABSOLUTE_RATES = np.array([0.005, 0.03])
+"""EWMA rates per tick of scales by mean squared and by mean absolute error; the latter hold
+where the tails are so heavy that a variance means little."""
 
-PROXY_RATE = 0.02
+RATES = np.concatenate([SQUARE_RATES, ABSOLUTE_RATES])
+BY_SQUARES = np.arange(RATES.size) < SQUARE_RATES.size
+
+MEAN_ABSOLUTE = np.sqrt(0.5 * np.pi)
+"""Standard deviation over mean absolute deviation of a normal law."""
+
+PROXIES = 1 + KERNELS
+"""The exogenous one, and one per kernel."""
+
+PROXY_RATE = 0.01
 
 PROXY_RANGE = 1e4
 """Most that the proxy may move the variance from its slow average, either way."""
@@ -31,25 +43,26 @@ PROXY_RANGE = 1e4
 LARGEST_RATIO = 1e12
 """Bound on error² over variance, so that a jump after a constant stretch stays finite."""
 
-LIKELIHOOD_MEMORY = 0.99
+LIKELIHOOD_MEMORY = 0.995
 DEGREES_OF_FREEDOM = 5.0
 SMALLEST_QUANTILE = 0.05
 EARLY_INFLATION_TICKS = 4.0
 
 
 class IntervalState(NamedTuple):
-    """`variances` `[4]` (unit of y squared); `proxy_ratio`, mean of error² over proxy²;
-    `likelihood` `[5]`; `scale` behind the last interval; the quantiles `lower`, `upper` in
-    its units, as offsets from the normal ones; `proxy`, the last proxy, NaN if none."""
+    """`variances` `[rates]` (unit of y squared); per proxy `proxy_ratios`, mean of error² over
+    proxy², their `proxy_counts` and the last `proxies`, NaN if none, all `[proxies]`;
+    `likelihood` `[rates + proxies]`; `scale` behind the last interval; the quantiles `lower`,
+    `upper` in its units, as offsets from the normal ones."""
 
     variances: Array
-    proxy_ratio: Array
-    proxy_count: Array
+    proxy_ratios: Array
+    proxy_counts: Array
+    proxies: Array
     likelihood: Array
     scale: Array
     lower: Array
     upper: Array
-    proxy: Array
     scored: Array
 
 
@@ -58,13 +71,13 @@ def init() -> IntervalState:
     zero = jnp.zeros(())
     return IntervalState(
         variances=jnp.zeros(RATES.size),
-        proxy_ratio=zero,
-        proxy_count=zero,
-        likelihood=jnp.zeros(RATES.size + 1),
+        proxy_ratios=jnp.zeros(PROXIES),
+        proxy_counts=jnp.zeros(PROXIES),
+        proxies=jnp.full(PROXIES, jnp.nan),
+        likelihood=jnp.zeros(RATES.size + PROXIES),
         scale=zero,
         lower=zero,
         upper=zero,
-        proxy=jnp.asarray(jnp.nan),
         scored=jnp.zeros((), jnp.int64),
     )
 
@@ -74,15 +87,15 @@ def _is_proxy(proxy: Array) -> Array:
     return jnp.isfinite(proxy) & (proxy > 1e-140) & (proxy < 1e140)
 
 
-def _variances(state: IntervalState, proxy: Array) -> tuple[Array, Array]:
-    """All variances `[5]` and which of them exist."""
-    usable = _is_proxy(proxy) & (state.proxy_count >= WARM_UP_TICKS)
-    by_proxy = jnp.where(usable, state.proxy_ratio * jnp.square(proxy), 1.0)
+def _variances(state: IntervalState, proxies: Array) -> tuple[Array, Array]:
+    """All variances `[rates + proxies]` and which of them exist."""
+    usable = _is_proxy(proxies) & (state.proxy_counts >= WARM_UP_TICKS)
+    by_proxy = jnp.where(usable, state.proxy_ratios * jnp.square(proxies), 1.0)
     # One absurd proxy must not make the interval absurd.
     slow = state.variances[0]
     by_proxy = jnp.clip(by_proxy, slow / PROXY_RANGE, slow * PROXY_RANGE)
-    variances = jnp.concatenate([state.variances, by_proxy[None]])
-    exists = jnp.concatenate([jnp.ones(RATES.size, bool), usable[None]])
+    variances = jnp.concatenate([state.variances, by_proxy])
+    exists = jnp.concatenate([jnp.ones(RATES.size, bool), usable])
     return variances, exists
 
 
@@ -90,7 +103,7 @@ def score(config: PredictorConfig, state: IntervalState, error: Array) -> Interv
     """Fold in the error (unit of y) of the last published forecast."""
     squared = jnp.square(error)
     scored = state.scored + 1
-    variances, exists = _variances(state, state.proxy)
+    variances, exists = _variances(state, state.proxies)
     safe = jnp.maximum(variances, 1e-300)
     nu = DEGREES_OF_FREEDOM
     ratio = jnp.minimum(squared / safe, LARGEST_RATIO)
@@ -114,20 +127,19 @@ def score(config: PredictorConfig, state: IntervalState, error: Array) -> Interv
     lower = jnp.where(track, state.lower + step * (tail - below), state.lower)
     upper = jnp.where(track, state.upper - step * (tail - above), state.upper)
 
-    has_proxy = _is_proxy(state.proxy)
-    by_proxy = jnp.minimum(squared / jnp.where(has_proxy, jnp.square(state.proxy), 1.0), 1e300)
-    proxy_count = state.proxy_count + has_proxy
-    proxy_rate = jnp.maximum(PROXY_RATE, 1.0 / jnp.maximum(proxy_count, 1.0))
-    proxy_ratio = jnp.where(
-        has_proxy,
-        state.proxy_ratio + proxy_rate * (by_proxy - state.proxy_ratio),
-        state.proxy_ratio,
-    )
-    rates = jnp.maximum(jnp.asarray(RATES), 1.0 / scored)
+    given = _is_proxy(state.proxies)
+    by_proxy = jnp.minimum(squared / jnp.where(given, jnp.square(state.proxies), 1.0), 1e300)
+    counts = state.proxy_counts + given
+    rate = jnp.maximum(PROXY_RATE, 1.0 / jnp.maximum(counts, 1.0))
+    ratios = state.proxy_ratios + jnp.where(given, rate, 0.0) * (by_proxy - state.proxy_ratios)
+    rates = jnp.maximum(RATES, 1.0 / scored)
+    by_squares = state.variances + rates * (squared - state.variances)
+    deviations = jnp.sqrt(state.variances)
+    deviations = deviations + rates * (MEAN_ABSOLUTE * jnp.abs(error) - deviations)
     return state._replace(
-        variances=state.variances + rates * (squared - state.variances),
-        proxy_ratio=proxy_ratio,
-        proxy_count=proxy_count,
+        variances=jnp.where(BY_SQUARES, by_squares, jnp.square(deviations)),
+        proxy_ratios=ratios,
+        proxy_counts=counts,
         likelihood=likelihood,
         lower=jnp.minimum(lower, -SMALLEST_QUANTILE - normal),
         upper=jnp.maximum(upper, SMALLEST_QUANTILE + normal),
@@ -136,10 +148,10 @@ def score(config: PredictorConfig, state: IntervalState, error: Array) -> Interv
 
 
 def bounds(
-    config: PredictorConfig, state: IntervalState, mean: Array, proxy: Array
+    config: PredictorConfig, state: IntervalState, mean: Array, proxies: Array
 ) -> tuple[IntervalState, Array, Array]:
     """The interval about `mean` for the next value: the state to score it with, lower, upper."""
-    variances, exists = _variances(state, proxy)
+    variances, exists = _variances(state, proxies)
     score_ = jnp.where(exists, state.likelihood, -jnp.inf)
     weights = jnp.exp(score_ - jnp.max(score_))
     weights = weights / jnp.sum(weights)
@@ -150,4 +162,4 @@ def bounds(
     normal = special.ndtri(0.5 * (1.0 - config.interval.coverage))
     lower = jnp.minimum(mean + (normal + state.lower) * scale, mean)
     upper = jnp.maximum(mean + (-normal + state.upper) * scale, mean)
-    return state._replace(scale=scale, proxy=proxy), lower, upper
+    return state._replace(scale=scale, proxies=proxies), lower, upper

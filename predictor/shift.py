@@ -1,8 +1,9 @@
 """Shift of the mean: a generalised likelihood ratio on prewhitened innovations.
 
 The series about the mean since the last shift is prewhitened by an autoregression of order
-two. For each k up to the window, the mean of the last k innovations is compared with the
-mean of those before; the largest ratio is tested.
+two. For each k up to the window, the last k innovations are matched with the trace that a
+shift k ticks ago leaves in them, against the mean of those before; the largest ratio is
+tested.
 
 **Source:** Willsky and Jones (1976), *A generalized likelihood ratio approach to the
 detection and estimation of jumps in linear systems*; Romano et al. (2023), *Fast online
@@ -24,9 +25,11 @@ from predictor.types import Array
 ORDER = 2
 PRECISION = np.full(ORDER, 20.0)
 CLIP = 3.5
-MEMORY = 0.998
-VARIANCE_MEMORY = 0.03
+MEMORY = 0.9995
+VARIANCE_MEMORY = 0.01
 MEAN_TICKS = 400.0
+SMALLEST_LASTING = 0.05
+
 SURPASSED = 0.3
 """Forecasts with less than this part of the innovations' variance know the series better."""
 
@@ -68,6 +71,31 @@ def init(config: PredictorConfig) -> ShiftState:
     )
 
 
+class _Pattern(NamedTuple):
+    """For each length of the run after a shift: innovations `matched` with what the shift
+    leaves in them, the `total` and the `energy` of that."""
+
+    matched: Array
+    total: Array
+    energy: Array
+
+
+def _pattern(
+    coefficients: Array, lengths: Array, innovations: Array, after_sum: Array
+) -> _Pattern:
+    """A unit shift enters the innovations with 1, then 1 − φ₁, then 1 − φ₁ − φ₂ for ever."""
+    lasting = jnp.clip(1.0 - coefficients[0] - coefficients[1], SMALLEST_LASTING, 2.0)
+    second = 1.0 - coefficients[0]
+    has_second = (lengths >= 2.0).astype(jnp.float64)
+    older = jnp.concatenate([innovations[:1], innovations[:-1]])
+    matched = lasting * after_sum + (1.0 - lasting) * innovations
+    matched = matched + (second - lasting) * has_second * older
+    total = lasting * lengths + (1.0 - lasting) + (second - lasting) * has_second
+    later = jnp.maximum(lengths - 2.0, 0.0)
+    energy = 1.0 + has_second * jnp.square(second) + later * jnp.square(lasting)
+    return _Pattern(matched, total, energy)
+
+
 def is_informed(state: ShiftState, forecast_variance: Array) -> Array:
     """Whether the innovations say what the forecasts do not: False where the error variance of
     the forecasts (unit of y squared) is a small part of that of the innovations."""
@@ -94,10 +122,11 @@ def detect(config: PredictorConfig, state: ShiftState, window: Array) -> tuple[S
     after_sum = jnp.cumsum(innovations)
     before = count - lengths
     known = jnp.maximum(before, 1.0)
-    difference = after_sum / lengths - (total - after_sum) / known
-    ratio = jnp.where(
-        before >= MINIMUM_BEFORE, jnp.square(difference) / (1.0 / lengths + 1.0 / known), 0.0
-    )
+    pattern = _pattern(state.regression.coefficients, lengths, innovations, after_sum)
+    mean_before = (total - after_sum) / known
+    excess = jnp.square(pattern.matched - mean_before * pattern.total)
+    ratio = excess / (pattern.energy + jnp.square(pattern.total) / known)
+    ratio = jnp.where(before >= MINIMUM_BEFORE, ratio, 0.0)
     best = jnp.argmax(ratio)
     settled = state.seen >= SETTLING_TICKS
     shifted = settled & (ratio[best] > config.monitoring.shift_threshold)

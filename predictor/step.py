@@ -63,9 +63,10 @@ def _divide(values: Array, unit: Array, limit: float) -> Array:
 
 def _forecast_kernels(
     config: PredictorConfig, state: LaneState, target: Array, learn: Array, held: Array
-) -> tuple[LaneState, Array, Array]:
-    """Let every kernel learn the realised value and forecast the next: raw means `[4]`, and the
-    factor by which the unit of increments shrank."""
+) -> tuple[LaneState, Array, Array, Array]:
+    """Let every kernel learn the realised value and forecast the next: raw means `[4]`, their
+    own standard deviations `[4]` (NaN where a kernel has none), and the factor by which the
+    unit of increments shrank."""
     followed, change = anchors.follow(state.anchor, state.window, state.accepted)
     still = anchors.unchanged()
     anchor, change = choose(held, (state.anchor, still), (followed, change))
@@ -84,7 +85,7 @@ def _forecast_kernels(
         learn=learn & measured,
         accepted=state.accepted,
     )
-    states, means = [], []
+    states, means, deviations = [], [], []
     for kernel, kernel_state in zip(KERNEL_MODULES, state.kernels, strict=True):
         after, forecast = kernel.step(config, kernel_state, tick)
         sound = jnp.isfinite(forecast.increment)
@@ -92,7 +93,9 @@ def _forecast_kernels(
         increment = jnp.clip(forecast.increment, -INCREMENT_LIMIT, INCREMENT_LIMIT)
         usable = sound & forecast.ready
         means.append(state.window[0] + unit * jnp.where(usable, increment, 0.0))
-    return state._replace(kernels=tuple(states), anchor=anchor), jnp.stack(means), change.gain
+        deviations.append(jnp.where(usable, unit * jnp.sqrt(forecast.variance), jnp.nan))
+    state = state._replace(kernels=tuple(states), anchor=anchor)
+    return state, jnp.stack(means), jnp.stack(deviations), change.gain
 
 
 def _mixture(weights: Array, kernels: Array) -> Array:
@@ -187,13 +190,14 @@ def step_lane(
     fused = choose(adapts, stepped_fusion, fused)
     fused = choose(regime, fusion.reset(config, fused), fused)
 
-    moved, raw, gain = _forecast_kernels(config, moved, target, learn, held)
+    moved, raw, deviations, gain = _forecast_kernels(config, moved, target, learn, held)
     fused = fusion.follow(fused, gain)
     shrunk = fusion.shrink(fused, raw, value)
     kernels = jnp.where(jnp.isfinite(shrunk), shrunk, value)
     weights = fusion.weights_in_use(fused.weights, verdict.frozen, rough.emergency)
     mean = _mixture(weights, kernels)
-    intervals, lower, upper = interval.bounds(config, intervals, mean, tick.dispersion_proxy)
+    proxies = jnp.concatenate([tick.dispersion_proxy[None], deviations])
+    intervals, lower, upper = interval.bounds(config, intervals, mean, proxies)
     said = fusion.Forecasts(mean, kernels, raw, value, moved.anchor.unit)
 
     emergency = verdict.rejected | rough.emergency

@@ -31,11 +31,13 @@ class Member(NamedTuple):
     - `init(config) -> state`
     - `step(config, state, tick) -> (state, increment)`, learning first. Where `tick.learn` is
       False the coefficients must not move; `tick.change` says how the coordinates moved.
+    - `variance(state) -> variance`, for members that know how the noise depends on the state.
     """
 
     name: str
     init: Callable[[PredictorConfig], Any]
     step: Callable[[PredictorConfig, Any, KernelTick], tuple[Any, Array]]
+    variance: Callable[[Any], Array] | None = None
 
 
 class BankState(NamedTuple):
@@ -49,6 +51,15 @@ class BankState(NamedTuple):
 def bank_kernel(name: str, members: Sequence[Member]) -> Kernel:
     """The kernel `name` made of `members` and persistence."""
     count = len(members) + 1
+
+    def _variance(states: Sequence[Any], weights: Array) -> Array:
+        """Mean of the members' variances, weighed as their forecasts are; NaN without any."""
+        total, share = jnp.zeros(()), jnp.zeros(())
+        for index, (member, state) in enumerate(zip(members, states, strict=True), start=1):
+            if member.variance is not None:
+                total = total + weights[index] * member.variance(state)
+                share = share + weights[index]
+        return total / share if any(member.variance for member in members) else jnp.asarray(jnp.nan)
 
     def init(config: PredictorConfig) -> BankState:
         states = tuple(member.init(config) for member in members)
@@ -73,7 +84,9 @@ def bank_kernel(name: str, members: Sequence[Member]) -> Kernel:
             )
         said = jnp.stack(increments)
         mean = jnp.sum(weighed.weights * said)
-        forecast = KernelForecast(mean, tick.accepted >= WARM_UP_TICKS)
+        forecast = KernelForecast(
+            mean, tick.accepted >= WARM_UP_TICKS, _variance(states, weighed.weights)
+        )
         weighed = evidence.rescaled(weighed, tick.change.gain)
         return BankState(tuple(states), weighed, said), forecast
 

@@ -45,10 +45,12 @@ class KernelTick(NamedTuple):
 
 
 class KernelForecast(NamedTuple):
-    """Expected next increment in units of the typical increment, and whether to trust it."""
+    """Expected next increment in units of the typical increment, and whether to trust it;
+    `variance` of the increment about it where the kernel has a law for that, else NaN."""
 
     increment: Array
     ready: Array
+    variance: Array
 
 
 class Kernel(NamedTuple):

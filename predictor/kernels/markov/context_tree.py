@@ -41,14 +41,19 @@ CONSTANT_PRECISION = 1.0
 SLOPE_PRECISION = 2.0
 """How many ticks the parent's line weighs, in its value and in its slope over the cell."""
 
+VARIANCE_LAYERS = 6
+VARIANCE_PRECISION = 20.0
+"""How deep the variance is resolved, and how many ticks the parent's weighs: a variance takes
+more ticks to know than a mean."""
+
 TARGET_LIMIT = 8.0
 ERROR_MEMORY = 0.01
 FIRST_LEARNED = 20
 
 
 class TreeState(NamedTuple):
-    """`moments` `[CELLS, 5]`: discounted Σ1, Σu, Σu², Σd, Σud of increments d that started at
-    u, the position in the cell from −1 to 1; `losses` `[CELLS, 2]`: squared errors of the
+    """`moments` `[CELLS, 6]`: discounted Σ1, Σu, Σu², Σd, Σud of increments d that started at
+    u, the position in the cell from −1 to 1, and Σe² of the tree's errors there; `losses` `[CELLS, 2]`: squared errors of the
     cell's line and of its children, in units of `error`; `path` `[LAYERS]` and `position` of
     the level forecast from; `lines` and `mixtures` `[LAYERS]`, what was said there; `error`,
     mean square of the tree's own errors."""
@@ -65,7 +70,7 @@ class TreeState(NamedTuple):
 def _init(config: PredictorConfig) -> TreeState:
     del config
     return TreeState(
-        moments=jnp.zeros((CELLS, 5), jnp.float32),
+        moments=jnp.zeros((CELLS, 6), jnp.float32),
         losses=jnp.zeros((CELLS, 2), jnp.float32),
         path=jnp.asarray(OFFSETS, jnp.int32),
         position=jnp.zeros(()),
@@ -85,9 +90,12 @@ def _learn(config: PredictorConfig, state: TreeState, target: Array) -> TreeStat
     target = jnp.clip(target, -TARGET_LIMIT, TARGET_LIMIT)
     place = (state.position - jnp.asarray(CENTRES)[state.path]) / HALF_WIDTHS
     one = jnp.ones(LAYERS)
-    gained = jnp.stack([one, place, place * place, target * one, target * place], axis=1)
+    squared = jnp.square(target - state.mixtures[0])
+    gained = jnp.stack(
+        [one, place, place * place, target * one, target * place, squared * one], axis=1
+    )
     moments = memory * state.moments[state.path] + gained
-    error = state.error + ERROR_MEMORY * (jnp.square(target - state.mixtures[0]) - state.error)
+    error = state.error + ERROR_MEMORY * (squared - state.error)
     children = jnp.concatenate([state.mixtures[1:], state.mixtures[-1:]])
     losses = jnp.stack([jnp.square(target - state.lines), jnp.square(target - children)], axis=1)
     losses = memory * state.losses[state.path] + losses / jnp.maximum(error, 1e-12)
@@ -108,7 +116,7 @@ def _forecast(state: TreeState, level: Array) -> TreeState:
     value, slope, centre = jnp.zeros(()), jnp.zeros(()), jnp.zeros(())
     lines = []
     for layer in range(LAYERS):
-        count, first, second, increments, crossed = moments[layer]
+        count, first, second, increments, crossed, _ = moments[layer]
         width = HALF_WIDTHS[layer]
         inherited = value + slope * (centres[layer] - centre)
         a = count + CONSTANT_PRECISION
@@ -145,6 +153,16 @@ def _step(
     return state, state.mixtures[0]
 
 
+def _variance(state: TreeState) -> Array:
+    """Second Kramers–Moyal moment at the present level, each cell shrunk to its parent."""
+    moments = state.moments[state.path].astype(jnp.float64)
+    variance = state.error
+    for layer in range(VARIANCE_LAYERS):
+        weight = moments[layer, 0] + VARIANCE_PRECISION
+        variance = (moments[layer, 5] + VARIANCE_PRECISION * variance) / weight
+    return variance
+
+
 def context_tree_member(name: str) -> Member:
     """The conditional mean of the increment given the level, at the resolution it needs."""
-    return Member(name, _init, _step)
+    return Member(name, _init, _step, _variance)

@@ -161,8 +161,15 @@ def _step(
     return state, jnp.where(ticks > FIRST_LEARNED + 8, mean, 0.0)
 
 
+def _variance(state: SwitchingState) -> Array:
+    """Variance of the mixture of the regimes about its mean."""
+    chances, means = _predicted(state), _means(state, state.level)
+    spread = jnp.square(means - jnp.sum(chances * means))
+    return jnp.sum(chances * (state.variances + spread))
+
+
 def switching_member(name: str) -> Member:
     """Two regimes, each a mean-reverting process with its own noise."""
-    return Member(name, _init, _step)
+    return Member(name, _init, _step, _variance)
 
 

@@ -251,6 +251,31 @@ def test_counters_belong_to_the_scheme_that_was_used(rate, scheme):
     assert float(step.residual) <= 1e-8
 
 
+def test_scheme_that_is_named_is_the_one_that_moved_the_mean():
+    # x' = −(r x + .2 x³), eight sub-steps of exponential Euler and of the fitted theta method.
+    def by_hand(rate, share):
+        x, step = 1.0, 1.0 / 8
+        for _ in range(8):
+            drift, slope = -rate * x - 0.2 * x**3, -rate - 0.6 * x**2
+            a = step * slope
+            explicit = x + np.expm1(a) / slope * drift
+            theta = 1.0 / a - 1.0 / np.expm1(a)
+            known = x + step * (1.0 - theta) * drift
+            roots = np.roots([0.2 * step * theta, 0.0, 1.0 + rate * step * theta, -known])
+            implicit = float(roots[np.abs(roots.imag) < 1e-9].real[0])
+            x = explicit + share * (implicit - explicit)
+        return x
+
+    seen = set()
+    for rate in (0.1, 3.0, 12.0):
+        step = propagate(jnp.asarray([0.0, -rate, 0.0, -0.2]), 1.0, 0.0, NO_EXPONENT)
+        share = float(step.implicitness)
+        assert float(step.mean) == pytest.approx(by_hand(rate, share), abs=1e-9)
+        assert abs(by_hand(rate, 1.0) - by_hand(rate, 0.0)) > 1e-8
+        seen.add(int(step.scheme))
+    assert seen == {Scheme.EXPLICIT, Scheme.MIXED, Scheme.IMPLICIT}
+
+
 def test_changing_volatility_is_stiffness_too():
     calm = propagate(jnp.asarray([0.0, -0.1, 0.0, 0.0]), 1.0, 0.1, NO_EXPONENT)
     wild = propagate(jnp.asarray([0.0, -0.1, 0.0, 0.0]), 1.0, 0.1, NO_EXPONENT, 4.0)

@@ -114,6 +114,30 @@ def test_emergency_needs_a_drop_and_ends_when_the_drop_is_gone(trailing, already
     assert bool(state.emergency) is emergency
 
 
+def test_fall_from_smooth_to_brownian_is_a_drop_but_no_emergency():
+    state = after(known(0.9, 0.9), window_of(0.5))
+
+    assert not state.robust
+    assert not state.emergency
+
+
+@pytest.mark.parametrize(
+    ("already", "evidence", "stationary"),
+    [(False, 1.0, False), (True, 1.0, True), (True, -1.0, True), (True, -3.0, False)],
+)
+def test_form_changes_only_beyond_two_nats_and_starts_afresh(already, evidence, stationary):
+    before = known(0.5, 0.5, True, True)._replace(
+        stationary=jnp.asarray(already), evidence=jnp.asarray(evidence)
+    )
+
+    state = after(before, window_of(0.5))
+
+    assert bool(state.stationary) is stationary
+    changed = already is not stationary
+    assert int(state.measured) == (1 if changed else int(before.measured) + 1)
+    assert bool(np.isnan(state.history[1])) is changed
+
+
 def test_drop_from_a_history_shorter_than_a_window_is_no_emergency():
     short = known(0.2, 0.6)._replace(
         history=jnp.where(jnp.arange(HISTORY) < regularity.FEWEST - 1, 0.6, jnp.nan)

@@ -54,6 +54,15 @@ def test_random_walk_has_next_to_no_compensator_and_a_line_nothing_else():
     assert np.ptp(semimartingale(0.5 * np.arange(100.0)).martingale) < 1e-9
 
 
+def test_momentum_is_expected_too():
+    steps = autoregression(np.random.default_rng(6), [0.5], 20_000, 1)[:, 0]
+
+    found = semimartingale(np.cumsum(steps))
+
+    # E (φ Δx)² over E Δx² = φ².
+    assert found.drift_share == pytest.approx(0.25, abs=0.02)
+
+
 def test_forecasts_of_another_length_are_refused():
     with pytest.raises(ValueError, match="shape"):
         semimartingale(np.random.default_rng(5).normal(size=50), np.zeros(49))

@@ -54,6 +54,13 @@ def test_variance_ratio_rejects_one_in_twenty_walks_even_with_changing_volatilit
         assert np.mean(np.abs(z) > 1.96) < 0.1
 
 
+def test_variance_ratio_is_unbiased_on_short_walks():
+    ratios = [variance_ratio(path).ratio for path in walks(np.random.default_rng(6), 40, 3000).T]
+
+    # One ratio scatters by .5, the mean by .01; biased denominators leave out a fifth.
+    assert np.mean(ratios) == pytest.approx(1.0, abs=0.04)
+
+
 def test_variance_ratio_of_white_noise_and_of_a_moving_average_have_their_closed_form():
     random = np.random.default_rng(4)
     white = random.normal(size=200_000)

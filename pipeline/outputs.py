@@ -162,6 +162,14 @@ class OutputWriter:
                 "jko_step_size",
                 "entropy_window",
                 "sinkhorn_marginal_error",
+                "explicit_frequency",
+                "mixed_frequency",
+                "implicit_frequency",
+                "stiffness_maximum",
+                "newton_iterations_mean",
+                "implicit_residual_maximum",
+                "stiffness_low",
+                "stiffness_high",
             ):
                 value = float(getattr(results, name)[i])
                 record[name] = None if np.isnan(value) else value

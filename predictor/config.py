@@ -263,6 +263,29 @@ class Markov(Section, frozen=True):
 class Levy(Section, frozen=True):
     """Itô–Lévy decomposition: drift, diffusion and jumps."""
 
+    diffusion_memory: Annotated[
+        float, tunable("forgetting factor of the fitted drift", "per tick", gt=0.9, le=1.0)
+    ] = 0.9995
+    stiffness_low: Annotated[
+        float,
+        tunable(
+            "stiffness below which the drift is integrated explicitly",
+            "1000 × step × drift slope",
+            (50.0, 500.0),
+            gt=0.0,
+            le=1e6,
+        ),
+    ] = 100.0
+    stiffness_high: Annotated[
+        float,
+        tunable(
+            "stiffness from which the drift is integrated implicitly",
+            "1000 × step × drift slope",
+            (500.0, 5000.0),
+            gt=0.0,
+            le=1e6,
+        ),
+    ] = 1000.0
     levy_memory: Annotated[
         float, tunable("discount of the errors that weigh the filters", "per tick", gt=0.5, lt=1.0)
     ] = 0.995

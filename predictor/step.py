@@ -15,11 +15,11 @@ import jax.numpy as jnp
 
 from predictor import anchors, fusion, gates, interval, monitors, regularity, shift
 from predictor.config import PredictorConfig
-from predictor.kernels import KERNEL_MODULES
+from predictor.kernels import KERNEL_MODULES, levy
 from predictor.kernels.base import KernelTick
 from predictor.selection import choose
 from predictor.state import LaneState
-from predictor.types import Array, Events, Mode, OperatingMode, PredictionResult
+from predictor.types import KERNEL_NAMES, Array, Events, Mode, OperatingMode, PredictionResult
 
 INCREMENT_LIMIT = 20.0
 """Bound on a kernel's forecast increment, in typical increments."""
@@ -62,7 +62,12 @@ def _divide(values: Array, unit: Array, limit: float) -> Array:
 
 
 def _forecast_kernels(
-    config: PredictorConfig, state: LaneState, target: Array, learn: Array, held: Array
+    config: PredictorConfig,
+    state: LaneState,
+    target: Array,
+    holder_exponent: Array,
+    learn: Array,
+    held: Array,
 ) -> tuple[LaneState, Array, Array, Array]:
     """Let every kernel learn the realised value and forecast the next: raw means `[4]`, their
     own standard deviations `[4]` (NaN where a kernel has none), and the factor by which the
@@ -81,6 +86,7 @@ def _forecast_kernels(
         ratio=jnp.where(unit > 0.0, anchor.spread / jnp.where(unit > 0.0, unit, 1.0), 1.0),
         lowest=_divide(jnp.min(over_present), unit, LEVEL_LIMIT),
         highest=_divide(jnp.max(over_present), unit, LEVEL_LIMIT),
+        holder_exponent=holder_exponent,
         # Nothing can be learned in units of an increment that never happened.
         learn=learn & measured,
         accepted=state.accepted,
@@ -190,7 +196,9 @@ def step_lane(
     fused = choose(adapts, stepped_fusion, fused)
     fused = choose(regime, fusion.reset(config, fused), fused)
 
-    moved, raw, deviations, gain = _forecast_kernels(config, moved, target, learn, held)
+    moved, raw, deviations, gain = _forecast_kernels(
+        config, moved, target, rough.exponent, learn, held
+    )
     fused = fusion.follow(fused, gain)
     shrunk = fusion.shrink(fused, raw, value)
     kernels = jnp.where(jnp.isfinite(shrunk), shrunk, value)
@@ -236,6 +244,7 @@ def step_lane(
     )
     refused = jnp.int32(Events.OUT_OF_ORDER)
     events = jnp.where(tick.present, jnp.where(verdict.refused, refused, events), jnp.int32(0))
+    solver = levy.solver_reading(moved.kernels[KERNEL_NAMES.index("levy")])
     result = PredictionResult(
         answered=answered,
         sequence=after.accepted,
@@ -286,5 +295,13 @@ def step_lane(
         sinkhorn_iterations=fusion_info.result.iterations,
         sinkhorn_marginal_error=fusion_info.result.marginal_error + computed,
         transport_cost=fusion_info.cost + computed,
+        explicit_frequency=solver.frequencies[0] + blank,
+        mixed_frequency=solver.frequencies[1] + blank,
+        implicit_frequency=solver.frequencies[2] + blank,
+        stiffness_maximum=solver.stiffness + blank,
+        newton_iterations_mean=solver.iterations + blank,
+        implicit_residual_maximum=solver.residual + blank,
+        stiffness_low=solver.low + blank,
+        stiffness_high=solver.high + blank,
     )
     return after, result

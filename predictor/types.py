@@ -121,3 +121,11 @@ class PredictionResult(NamedTuple):
     sinkhorn_iterations: Array
     sinkhorn_marginal_error: Array
     transport_cost: Array
+    explicit_frequency: Array
+    mixed_frequency: Array
+    implicit_frequency: Array
+    stiffness_maximum: Array
+    newton_iterations_mean: Array
+    implicit_residual_maximum: Array
+    stiffness_low: Array
+    stiffness_high: Array

@@ -28,6 +28,7 @@ class KernelTick(NamedTuple):
     - `change`: how the coordinates changed since then.
     - `ratio`: spread over unit, which turns a difference of levels into increments.
     - `lowest`, `highest`: of the window, as increments over the present value.
+    - `holder_exponent`: of the window, NaN while unknown.
     - `learn`: whether `target` may be learned from; False on the first ticks, on rejected
       and on frozen ones.
     - `accepted`: ticks accepted so far.
@@ -40,6 +41,7 @@ class KernelTick(NamedTuple):
     ratio: Array
     lowest: Array
     highest: Array
+    holder_exponent: Array
     learn: Array
     accepted: Array
 

@@ -1,8 +1,9 @@
 """levy: levels, drift and jumps of an Itô–Lévy process under noise, by filtering.
 
 Members: local levels at every ratio of signal to noise, the running mean among them; local
-trends; the run length since the last jump of the level; drift and momentum with a short
-memory, and an autoregression with a short memory.
+trends; the run length since the last jump of the level; drift and momentum; an autoregression
+with a short memory; the fitted diffusion between two ticks, integrated by the scheme that its
+stiffness needs.
 
 Wins on noisy levels, level shifts, trends and whatever changes its law; assumes that the past
 beyond the last jump says little. No jump is ever sampled into the forecast: that would add
@@ -18,8 +19,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from predictor.kernels.bank import bank_kernel
+from predictor.kernels.bank import BankState, Member, bank_kernel
 from predictor.kernels.base import KernelTick
+from predictor.kernels.levy.diffusion import SolverReading, diffusion_member, reading
 from predictor.kernels.levy.levels import local_level_member, local_trend_member
 from predictor.kernels.levy.run_length import run_length_member
 from predictor.kernels.regression import linear_member
@@ -37,13 +39,19 @@ def _momentum(tick: KernelTick) -> Array:
     return jnp.concatenate([jnp.ones(1), tick.increments[:3]])
 
 
-KERNEL = bank_kernel(
-    "levy",
-    (
-        local_level_member("local_level"),
-        local_trend_member("local_trend"),
-        run_length_member("run_length"),
-        linear_member("drift", _momentum, np.ones(4), lambda config: DRIFT_MEMORY, levels=0),
-        linear_member("short_memory", _level_and_momentum, np.ones(4), lambda config: SHORT_MEMORY),
-    ),
+MEMBERS: tuple[Member, ...] = (
+    local_level_member("local_level"),
+    local_trend_member("local_trend"),
+    run_length_member("run_length"),
+    linear_member("drift", _momentum, np.ones(4), lambda config: DRIFT_MEMORY, levels=0),
+    linear_member("short_memory", _level_and_momentum, np.ones(4), lambda config: SHORT_MEMORY),
+    diffusion_member("diffusion"),
 )
+
+KERNEL = bank_kernel("levy", MEMBERS)
+
+
+def solver_reading(state: BankState) -> SolverReading:
+    """What the diffusion's solver did of late."""
+    names = [member.name for member in MEMBERS]
+    return reading(state.members[names.index("diffusion")])

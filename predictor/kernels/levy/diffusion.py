@@ -1,0 +1,136 @@
+"""The diffusion between two ticks: a fitted drift, integrated by the scheme its stiffness needs.
+
+The mean of the next increment given the level is a cubic, by Kramers–Moyal regression. Over a
+whole tick that is not the drift of a stochastic differential equation, but what one tick of it
+leads to: with φ the derivative of that map at the centre and θ = −ln φ, the drift is the
+regression scaled by θ / (1 − φ), which is exact for an Ornstein–Uhlenbeck process. The forecast
+is the mean of the equation one tick ahead. Maps with φ ≤ 0 oscillate and are no diffusion at a
+fixed step; they are left to other members.
+
+**Source:** Friedrich et al. (2011), *Approaching complexity by stochastic methods*, Physics
+Reports 506, section 3, on finite sampling intervals.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from predictor import recursive_least_squares as rls
+from predictor.config import PredictorConfig
+from predictor.kernels.bank import Member
+from predictor.kernels.base import KernelTick
+from predictor.kernels.levy.schemes import Scheme, propagate_mean, thresholds
+from predictor.selection import choose
+from predictor.types import Array
+
+PRECISION = np.array([0.1, 0.1, 1.0, 1.0])
+INPUT_LIMIT = 4.0
+LEAST_MEMORY, MOST_MEMORY = 0.02, 0.995
+"""Range of φ within which the map is embedded in a diffusion."""
+
+COUNT_MEMORY = 0.99
+"""Discount of the scheme counters per tick: about the last hundred."""
+
+
+class SolverReading(NamedTuple):
+    """What the solver did of late; NaN before its first step.
+
+    `frequencies` `[3]` of the explicit, the mixed and the implicit scheme; the largest
+    `stiffness`; mean `iterations` per tick and largest `residual` of the implicit steps; the
+    thresholds `low` and `high` in force.
+    """
+
+    frequencies: Array
+    stiffness: Array
+    iterations: Array
+    residual: Array
+    low: Array
+    high: Array
+
+
+class DiffusionState(NamedTuple):
+    """The regression with its `features` `[4]`; discounted counts of the schemes `counts`
+    `[3]`; discounted Newton `iterations`; decaying maxima of `stiffness` and `residual`; the
+    thresholds `low` and `high`."""
+
+    regression: rls.Regression
+    features: Array
+    counts: Array
+    iterations: Array
+    stiffness: Array
+    residual: Array
+    low: Array
+    high: Array
+
+
+def _init(config: PredictorConfig) -> DiffusionState:
+    del config
+    zero, nothing = jnp.zeros(()), jnp.asarray(jnp.nan)
+    return DiffusionState(
+        rls.init(PRECISION), jnp.zeros(4), jnp.zeros(3), zero, zero, zero, nothing, nothing
+    )
+
+
+def _embedded(regression: rls.Regression, ratio: Array) -> tuple[Array, Array, Array]:
+    """Drift `[4]` per tick and variance rate in level units, and whether they exist."""
+    per_level = regression.coefficients / ratio
+    memory = 1.0 + per_level[1]
+    exists = (memory > LEAST_MEMORY) & (memory < MOST_MEMORY)
+    bounded = jnp.clip(memory, LEAST_MEMORY, MOST_MEMORY)
+    rate = -jnp.log(bounded)
+    drift = per_level * (rate / (1.0 - bounded))
+    noise = regression.variance / jnp.square(ratio)
+    return drift, noise * 2.0 * rate / (1.0 - jnp.square(bounded)), exists
+
+
+def _step(
+    config: PredictorConfig, state: DiffusionState, tick: KernelTick
+) -> tuple[DiffusionState, Array]:
+    learned = rls.learn(
+        state.regression, state.features, tick.target, config.levy.diffusion_memory, PRECISION
+    )
+    regression = choose(tick.learn, learned, state.regression)
+    regression = choose(tick.change.restart, rls.init(PRECISION), regression)
+    level = jnp.clip(tick.levels[0], -INPUT_LIMIT, INPUT_LIMIT)
+    features = jnp.stack([jnp.ones(()), level, level**2, level**3])
+    drift, variance_rate, exists = _embedded(regression, tick.ratio)
+    low, high = config.levy.stiffness_low, config.levy.stiffness_high
+    limits = thresholds(tick.holder_exponent, low, high)
+    step = propagate_mean(drift, level, variance_rate, tick.holder_exponent, low=low, high=high)
+    used = (jnp.arange(3) == step.scheme) & exists
+    implicit = exists & (step.scheme != int(Scheme.EXPLICIT))
+    state = DiffusionState(
+        regression=regression,
+        features=features,
+        counts=COUNT_MEMORY * state.counts + used,
+        iterations=COUNT_MEMORY * state.iterations + jnp.where(implicit, step.newton_iterations, 0),
+        stiffness=jnp.maximum(COUNT_MEMORY * state.stiffness, jnp.where(exists, step.stiffness, 0.0)),
+        residual=jnp.maximum(COUNT_MEMORY * state.residual, jnp.where(implicit, step.residual, 0.0)),
+        low=limits.low,
+        high=limits.high,
+    )
+    return state, jnp.where(exists, tick.ratio * (step.mean - level), 0.0)
+
+
+def reading(state: DiffusionState) -> SolverReading:
+    """The solver's record for the telemetry."""
+    total = jnp.sum(state.counts)
+    ran = jnp.where(total > 0.0, 0.0, jnp.nan)
+    implicit = state.counts[1] + state.counts[2]
+    solved = jnp.where(implicit > 0.0, 0.0, jnp.nan)
+    return SolverReading(
+        frequencies=state.counts / jnp.maximum(total, 1e-300) + ran,
+        stiffness=state.stiffness + ran,
+        iterations=state.iterations / jnp.maximum(implicit, 1e-300) + solved,
+        residual=state.residual + solved,
+        low=state.low,
+        high=state.high,
+    )
+
+
+def diffusion_member(name: str) -> Member:
+    """Mean of the fitted diffusion one tick ahead."""
+    return Member(name, _init, _step)

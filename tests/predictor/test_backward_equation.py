@@ -51,6 +51,22 @@ def test_differences_converge_to_the_solution_of_the_heat_equation(diffusion):
     assert np.all(np.log2(np.array(errors[:-1]) / np.array(errors[1:])) > 0.9)
 
 
+def test_the_scheme_prices_a_call_as_black_and_scholes_do():
+    rate, volatility, strike = 0.05, 0.2, 1.0
+    positions = np.linspace(0.0, 4.0, 801)
+    generator = equation.generator_matrix(
+        rate * positions, (volatility * positions) ** 2, positions[1]
+    )
+
+    values = equation.march_back(generator, np.maximum(positions - strike, 0.0), 400)[0]
+
+    inside = (positions > 0.5) & (positions < 2.0)
+    spot = positions[inside]
+    d1 = (np.log(spot / strike) + rate + volatility**2 / 2.0) / volatility
+    price = spot * stats.norm.cdf(d1) - strike * np.exp(-rate) * stats.norm.cdf(d1 - volatility)
+    np.testing.assert_allclose(np.exp(-rate) * values[inside], price, atol=2e-4)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_differences_on_a_nonlinear_drift_converge_to_one_limit(seed):
     coefficients = coefficients_in_range(seed, 1)[0]

@@ -46,6 +46,16 @@ def generator_matrix(drift_values: Host, diffusion_values: Host, spacing: float)
     return np.diag(up[:-1], 1) + np.diag(down[1:], -1) - np.diag(up + down)
 
 
+def march_back(generator: Host, terminal_values: Host, steps: int) -> Host:
+    """V on the grid at the times 0, 1/`steps`, …, 1 by implicit Euler: `[steps + 1, n]`."""
+    back = np.linalg.inv(np.eye(terminal_values.size) - generator / steps)
+    values = np.empty((steps + 1, terminal_values.size))
+    values[steps] = terminal_values
+    for step in range(steps - 1, -1, -1):
+        values[step] = back @ values[step + 1]
+    return values
+
+
 def solve(
     coefficients: Host,
     terminal: Callable[[Host], Host] = np.tanh,
@@ -65,11 +75,7 @@ def solve(
         at, of = jnp.asarray(positions), jnp.asarray(coefficients)
         drifts, diffusions = np.asarray(drift(of, at)), np.asarray(diffusion(of, at))
     generator = generator_matrix(drifts, diffusions, float(positions[1] - positions[0]))
-    back = np.linalg.inv(np.eye(points) - generator / steps)
-    values = np.empty((steps + 1, points))
-    values[steps] = terminal(positions)
-    for step in range(steps - 1, -1, -1):
-        values[step] = back @ values[step + 1]
+    values = march_back(generator, terminal(positions), steps)
     return Solution(np.linspace(0.0, 1.0, steps + 1), positions, values)
 
 

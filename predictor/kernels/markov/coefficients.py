@@ -9,7 +9,7 @@ line. Coefficients are arrays `[7]` in the order of the formula.
 A network can only be trained on a bounded range. It is a box in coordinates in which a
 standardised stationary series sits near the middle (`LOWER`, `UPPER`):
 
-    b(x) = −ρu + q (β₀ + β₂(u² − 1) + β₃(u³ − 3u)),   q = ρ / (1 + ρ)^{3/2}
+    b(x) = −ρu + q (β₀ + β₂(u² − 1) + β₃(u³ − 3u)),   q = ρ / (1 + ρ)²
     σ²(x) = 2ρ/(1 − e^{−2ρ}) · exp(γ₀ + γ₁u + γ₂(u² − 1))
 
 ρ is the rate at which a Gaussian state of variance one relaxes (the Hermite polynomials leave
@@ -33,7 +33,7 @@ DOMAIN = 4.0
 MARGIN = 0.5
 """How far the saturated state runs on beyond the domain."""
 
-LOWER = np.array([np.log(0.005), -1.0, -0.5, -0.6, np.log(0.001), -0.3, -0.08])
+LOWER = np.array([np.log(0.005), -1.0, -0.5, -0.9, np.log(0.001), -0.3, -0.08])
 UPPER = np.array([np.log(3.0), 1.0, 0.5, 0.1, np.log(1.2), 0.3, 0.08])
 """Training range of (ln ρ, β₀, β₂, β₃, γ₀, γ₁, γ₂)."""
 
@@ -66,7 +66,7 @@ def relaxation(coefficients: Array) -> Array:
 
 
 def _curvature_unit(rate: Array) -> Array:
-    return rate / ((1.0 + rate) * jnp.sqrt(1.0 + rate))
+    return rate / jnp.square(1.0 + rate)
 
 
 def _log_variance_rate(rate: Array) -> Array:

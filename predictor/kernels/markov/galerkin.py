@@ -1,0 +1,209 @@
+"""The deep Galerkin solution tick by tick: entropy, collapse and the size of the network.
+
+One grid point of the value function is evaluated per tick and replaces the oldest of a ring;
+the entropy of the ring is compared with its own trailing level. This reads the coefficients of
+the kernel's regression and changes nothing in it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from predictor.kernels.markov import entropy
+from predictor.kernels.markov.ladder import CAPACITIES, certainty_equivalent
+from predictor.selection import choose
+from predictor.types import Array, Scalar
+
+ENTROPY_ERROR = 0.1
+"""What the shape entropy of a network may differ from that of the exact solution, in nats: a
+loss below this is none."""
+
+
+class GalerkinRules(NamedTuple):
+    """Limits, under the names of the configuration.
+
+    - `gamma_min`, `gamma_default`, `gamma_max`: share of exp(h₀) that exp(h) must keep in
+      volatile, ordinary and calm times.
+    - `volatility_low`, `volatility_high`: where these begin. Their geometric mean stands for a
+      series as volatile as in the long run, so only their ratio matters.
+    - `collapse_min_steps`, `collapse_window_ratio`, `entropy_window`: a collapse is warned of
+      after max(first, second × third) ticks in a row.
+    - `ratio_min`, `ratio_max`: bounds on κ; `scaling_trigger`: κ beyond which more capacity is
+      needed; `coupling`: exponent β of κ in it; `capacity_factor`: bound on capacity over that
+      of the `baseline_member`.
+    - `baseline_memory`: rate at which the trailing levels H₀ and h₀ follow, per tick.
+    - `baseline_member`: place of the configured network in the ladder; a plain integer.
+    """
+
+    gamma_min: Scalar = 0.5
+    gamma_default: Scalar = 0.8
+    gamma_max: Scalar = 1.0
+    volatility_low: Scalar = 0.05
+    volatility_high: Scalar = 0.2
+    collapse_min_steps: Scalar = 10.0
+    collapse_window_ratio: Scalar = 0.1
+    entropy_window: Scalar = 100.0
+    ratio_min: Scalar = 0.1
+    ratio_max: Scalar = 10.0
+    scaling_trigger: Scalar = 2.0
+    coupling: Scalar = 0.7
+    capacity_factor: Scalar = 4.0
+    baseline_memory: Scalar = 0.005
+    baseline_member: int = 0
+
+
+class GalerkinState(NamedTuple):
+    """`ring` `[32]` of certainty equivalents (float32), by grid point; `learned` ticks;
+    `followed` ticks of the trailing levels `power` (H₀) and `shape` (h₀); `collapsed` ticks in a
+    row; the `member` in use."""
+
+    ring: Array
+    learned: Array
+    followed: Array
+    power: Array
+    shape: Array
+    collapsed: Array
+    member: Array
+
+
+class GalerkinReading(NamedTuple):
+    """What one tick says.
+
+    `value` V(0, x) and `certainty_equivalent` A(0, x) at the present state: E[tanh z'] and the
+    sure z' worth as much. `entropy` H in nats of z-units, NaN until the ring is full.
+    `collapse_warning`: the kernel should carry no weight. `scaled`: the member changed at this
+    tick. `member`: its place in the ladder. `ratio`: κ, one until the ring is full.
+    """
+
+    value: Array
+    certainty_equivalent: Array
+    entropy: Array
+    collapse_warning: Array
+    scaled: Array
+    member: Array
+    ratio: Array
+
+
+def init(rules: GalerkinRules) -> GalerkinState:
+    """Nothing seen; the configured network."""
+    zero, count = jnp.zeros(()), jnp.zeros((), jnp.int64)
+    ring = jnp.zeros(entropy.POINTS, jnp.float32)
+    member = jnp.asarray(rules.baseline_member, jnp.int32)
+    return GalerkinState(ring, count, count, zero, zero, count, member)
+
+
+def required_capacity(rules: GalerkinRules, ratio: Array) -> Array:
+    """Width × depth that κ asks for: that of the baseline × κ^β, bounded by its multiple.
+
+    **Source:** seed 000, capacity criterion log W D ≥ log W₀ D₀ + β log κ. The baseline is the
+    configured network, never the one in use, so that repeated triggers do not compound.
+    """
+    baseline = CAPACITIES[rules.baseline_member]
+    growth = jnp.minimum(ratio**rules.coupling, rules.capacity_factor)
+    return baseline * jnp.maximum(growth, 1.0)
+
+
+def _smallest_sufficient(rules: GalerkinRules, required: Array) -> Array:
+    """The smallest member with this capacity, among those within the bound; the largest of
+    these where none suffices."""
+    baseline = CAPACITIES[rules.baseline_member]
+    allowed = (baseline <= CAPACITIES) & (rules.capacity_factor * baseline >= CAPACITIES)
+    sufficient = allowed & (required <= CAPACITIES)
+    smallest = jnp.argmin(jnp.where(sufficient, CAPACITIES, jnp.inf))
+    largest = jnp.argmax(jnp.where(allowed, CAPACITIES, -jnp.inf))
+    return jnp.where(jnp.any(sufficient), smallest, largest).astype(jnp.int32)
+
+
+def choose_member(rules: GalerkinRules, member: Array, ratio: Array) -> Array:
+    """The member for κ: a larger one beyond the trigger, the configured one again once κ has
+    fallen below the trigger's square root, the present one between."""
+    needed = _smallest_sufficient(rules, required_capacity(rules, ratio))
+    capacities = jnp.asarray(CAPACITIES)
+    grows = (ratio > rules.scaling_trigger) & (capacities[needed] > capacities[member])
+    relaxes = ratio * ratio < rules.scaling_trigger
+    baseline = jnp.asarray(rules.baseline_member, jnp.int32)
+    return jnp.where(grows, needed, jnp.where(relaxes, baseline, member))
+
+
+def retained_share(rules: GalerkinRules, volatility: Array) -> Array:
+    """γ for `volatility`, the recent over the long-run standard deviation of the errors."""
+    scaled = volatility * jnp.sqrt(rules.volatility_low * rules.volatility_high)
+    calm, wild = scaled < rules.volatility_low, scaled > rules.volatility_high
+    ordinary = jnp.where(calm, rules.gamma_max, rules.gamma_default)
+    return jnp.where(wild, rules.gamma_min, ordinary)
+
+
+def _follow_entropy(
+    rules: GalerkinRules, state: GalerkinState, volatility: Array, regime: Array
+) -> tuple[GalerkinState, Array, Array]:
+    """Compare the full ring with the trailing levels, then let them follow: state, H, κ."""
+    values = state.ring.astype(jnp.float64)
+    power = entropy.spacing_entropy(values)
+    shape = entropy.shape_entropy(values, power)
+    anew = regime | (state.followed == 0)
+    trailing_power = jnp.where(anew, power, state.power)
+    trailing_shape = jnp.where(anew, shape, state.shape)
+    ratio = jnp.clip(jnp.exp(power - trailing_power), rules.ratio_min, rules.ratio_max)
+    kept = jnp.exp(shape - trailing_shape + ENTROPY_ERROR)
+    low = (state.followed >= entropy.POINTS) & (kept < retained_share(rules, volatility))
+    rate = jnp.maximum(rules.baseline_memory, 1.0 / (state.followed + 1.0))
+    after = state._replace(
+        followed=state.followed + 1,
+        power=trailing_power + rate * (power - trailing_power),
+        shape=trailing_shape + rate * (shape - trailing_shape),
+        collapsed=jnp.where(low, state.collapsed + 1, 0),
+        member=choose_member(rules, state.member, ratio),
+    )
+    return after, power, ratio
+
+
+def is_collapsed(rules: GalerkinRules, state: GalerkinState) -> Array:
+    """Whether the entropy has been too low for long enough to warn."""
+    by_window = jnp.floor(rules.collapse_window_ratio * rules.entropy_window)
+    return state.collapsed >= jnp.maximum(rules.collapse_min_steps, by_window)
+
+
+def follow(
+    rules: GalerkinRules,
+    state: GalerkinState,
+    coefficients: Array,
+    position: Array,
+    *,
+    learn: Array,
+    volatility: Array,
+    regime: Array,
+) -> tuple[GalerkinState, GalerkinReading]:
+    """One tick of one lane.
+
+    **Arguments:** `coefficients` `[7]` in the training range (`embed`); `position`, the present
+    state z; `learn`, False where a gate holds learning: then only the value is read;
+    `volatility`, recent over long-run standard deviation of the errors; `regime`, an alarm at
+    this tick: the trailing levels start from the present ones.
+    """
+    points = np.arange(entropy.POINTS)
+    due = points == state.learned % entropy.POINTS
+    positions = jnp.stack([position, jnp.sum(jnp.where(due, entropy.GRID, 0.0))])
+    at_both = jax.vmap(certainty_equivalent, (None, None, 0, None))
+    here, there = at_both(state.member, jnp.zeros(()), positions, coefficients)
+    learn = learn & jnp.isfinite(there)
+    read = state._replace(
+        ring=jnp.where(learn & due, there.astype(jnp.float32), state.ring),
+        learned=state.learned + jnp.where(learn, 1, 0),
+    )
+    full = read.learned >= entropy.POINTS
+    judged, power, ratio = _follow_entropy(rules, read, volatility, regime)
+    after = choose(full & learn, judged, read)
+    reading = GalerkinReading(
+        value=jnp.tanh(here),
+        certainty_equivalent=here,
+        entropy=jnp.where(full, power, jnp.nan),
+        collapse_warning=is_collapsed(rules, after),
+        scaled=after.member != state.member,
+        member=after.member,
+        ratio=jnp.where(full, ratio, 1.0),
+    )
+    return after, reading

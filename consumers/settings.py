@@ -13,9 +13,17 @@ FETCH_BUDGET_KILOBYTES = 65_536
 SMALLEST_FETCH_KILOBYTES = 1024
 
 
+SPELT_WITH_UNDERSCORES = frozenset({"log_level"})
+
+
+def dotted(name: str) -> str:
+    """librdkafka's own name of a setting that may be written with underscores for dots."""
+    return name if name in SPELT_WITH_UNDERSCORES else name.replace("_", ".")
+
+
 def common(bootstrap_servers: str, client_id: str, extra: Mapping[str, str]) -> Settings:
     """What all clients share: address, name, and the operator's own settings last."""
-    own = {key.replace("_", "."): value for key, value in extra.items()}
+    own = {dotted(key): value for key, value in extra.items()}
     return {
         "bootstrap.servers": bootstrap_servers,
         "client.id": client_id,

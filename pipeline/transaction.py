@@ -61,10 +61,10 @@ class Transactor:
         """Put events of the worker into the next transaction that commits."""
         self._announcements += announcements
 
-    def produce(self, outgoing: list[Outgoing]) -> None:
+    def produce(self, outgoing: list[Outgoing], seconds: float) -> None:
         """Write records into the open transaction, opening one if need be."""
         self._producer.begin()
-        self._producer.produce(outgoing)
+        self._producer.produce(outgoing, seconds)
 
     def commit(self, offsets: Mapping[int, int], seconds: float) -> None:
         """Write what is due at these offsets and commit; raises what the producer raises."""
@@ -127,7 +127,7 @@ class Transactor:
             self._outputs.worker_event(kind, severity, detail, asset)
             for kind, severity, detail, asset in self._announcements
         ]
-        self.produce(outgoing)
+        self.produce(outgoing, seconds)
         self._producer.commit(self._config.topics.ticks, metadata, self._group_metadata(), seconds)
 
     def _snapshots(self, partition: int, assets: list[str], offset: int) -> list[Outgoing]:

@@ -302,7 +302,7 @@ class Worker:
 
     def _write(self, outgoing: list[Outgoing]) -> bool:
         """Produce inside the transaction; False where it had to be undone."""
-        return self._attempt(lambda: self._transactor.produce(outgoing))
+        return self._attempt(lambda: self._transactor.produce(outgoing, COMMIT_SECONDS))
 
     # -- the core ----------------------------------------------------------------------------
 

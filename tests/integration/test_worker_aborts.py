@@ -23,19 +23,27 @@ from producers.client import Abortable, OutcomeUnknown, ProducerLost, Transactio
 MAXIMUM_BYTES = 8_000_000
 
 
+FAILURES = ("refused", "answer lost, committed", "answer lost, aborted", "refused twice")
+
+
 class FlakyProducer(TransactionalProducer):
-    """Fails as a cluster does, by a seeded choice; `outcomes` counts what happened."""
+    """Fails as a cluster does, in a seeded order; `outcomes` counts what happened.
+
+    Six commits that reach the broker take at least one full cycle, so that a run of six pieces
+    has met every failure, however the ticks were cut into transactions.
+    """
 
     def __init__(self, *arguments, **named) -> None:
         super().__init__(*arguments, **named)
         self.chance = random.Random(5)
+        self.cycle: list[str] = []
         self.outcomes: dict[str, int] = {}
 
     def commit(self, *arguments) -> None:
-        outcome = self.chance.choices(
-            ["ok", "refused", "answer lost, committed", "answer lost, aborted", "refused twice"],
-            [6, 1, 1, 1, 1],
-        )[0]
+        if not self.cycle:
+            self.cycle = ["ok"] * 4 + list(FAILURES)
+            self.chance.shuffle(self.cycle)
+        outcome = self.cycle.pop()
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
         if outcome.startswith("refused"):
             self.abort_fails = outcome == "refused twice"
@@ -54,10 +62,10 @@ class FlakyProducer(TransactionalProducer):
             raise ProducerLost("injected")
         super().abort(deadline_seconds)
 
-    def produce(self, records) -> None:
+    def produce(self, *arguments) -> None:
         if self.chance.random() < 0.03:
             raise Abortable("injected while producing")
-        super().produce(records)
+        super().produce(*arguments)
 
 
 @pytest.fixture
@@ -108,5 +116,4 @@ def test_aborts_and_lost_answers_repeat_nothing_lose_nothing_and_keep_the_bits(r
     rig.assert_every_input_is_answered_once()
     rig.assert_sequences_never_skip()
     rig.assert_bits_equal_the_library()
-    failures = {name: count for name, count in producer.outcomes.items() if name != "ok"}
-    assert len(failures) == 4, producer.outcomes
+    assert set(FAILURES) <= producer.outcomes.keys()

@@ -68,19 +68,20 @@ class TransactionalProducer:
         transaction_timeout_ms: int,
         maximum_bytes: int,
     ) -> None:
+        # What only tunes can be overridden by `base`; what exactly-once rests on cannot.
         self._settings = {
-            **base,
-            "transactional.id": transactional_id,
-            "transaction.timeout.ms": transaction_timeout_ms,
             "linger.ms": 5,
             # A broker that still writes the markers of the last commit answers "concurrent
             # transactions"; the default back-off of 100 ms would then be every commit's cost.
             "retry.backoff.ms": 5,
-            "partitioner": "murmur2_random",
             "compression.type": "lz4",
-            "message.max.bytes": maximum_bytes,
             "queue.buffering.max.messages": 500_000,
             "queue.buffering.max.kbytes": 262_144,
+            **base,
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": transaction_timeout_ms,
+            "partitioner": "murmur2_random",
+            "message.max.bytes": maximum_bytes,
         }
         self._timeout_seconds = transaction_timeout_ms / 1000.0
         self._producer: Producer | None = None

@@ -80,24 +80,15 @@ def flaky_worker(rig: Rig, log: Log) -> tuple[Worker, FlakyProducer]:
     config = load(None, environment)
     device.configure(config.device)
     settings = client_settings(config)
-    connection = connect(config, settings, MAXIMUM_BYTES)
+    connection = connect(config, settings)
     producer = FlakyProducer(
         settings, config.transactional_id, config.kafka.transaction_timeout_ms, MAXIMUM_BYTES
     )
     producer.initialise(30.0)
     pool = StatePool(config.predictor, 512)
-    worker = Worker(
-        config,
-        pool,
-        producer,
-        connection.reader,
-        connection.framings,
-        connection.registry,
-        connection.partitions,
-        device.environment_fingerprint(config),
-        log,
-    )
-    return worker, producer
+    environment = device.environment_fingerprint(config)
+    flaky = connection._replace(producer=producer)
+    return Worker(config, pool, flaky, environment, log), producer
 
 
 def test_aborts_and_lost_answers_repeat_nothing_lose_nothing_and_keep_the_bits(rig, tmp_path):

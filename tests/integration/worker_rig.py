@@ -23,6 +23,7 @@ import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from pipeline.topics import wanted_settings
 from predictor import FunctionalPredictor, Observation, PredictorConfig
 from schemas.codec import decode_record, load_schema
 
@@ -192,11 +193,10 @@ class Rig:
 
     def create_topics(self) -> None:
         """The six topics, as `usp topics apply` would make them."""
+        ticks = {"retention.ms": "-1"}
         wanted = []
         for name, topic in self.topics.items():
-            config = {"cleanup.policy": "compact"} if name == "snapshots" else {}
-            if name in ("ticks", "predictions", "telemetry", "events", "dead_letters"):
-                config["retention.ms"] = "-1"
+            config = ticks if name == "ticks" else wanted_settings(name, ticks)
             wanted.append(NewTopic(topic, PARTITIONS, 1, config=config))
         for future in self.admin.create_topics(wanted).values():
             future.result()

@@ -9,6 +9,8 @@ from pipeline.log import Log
 from pipeline.placement import Placement
 
 REPORT_SECONDS = 10.0
+"""Least time between two reports of the same kind."""
+
 ASSIGNMENT_SECONDS = 30.0
 REPEAT_SECONDS = 30.0
 """A complaint that goes on is said again after this."""
@@ -47,11 +49,8 @@ class Reports:
                 self._log.warning("client_complains", error=name, detail=text)
 
     def turn(self) -> None:
-        """Say what is due."""
+        """Say what is new, not too often."""
         now = self._monotonic()
-        if now < self._next:
-            return
-        self._next = now + REPORT_SECONDS
         if not self._assigned_once and now > self._expect_assignment_by:
             self._expect_assignment_by = now + ASSIGNMENT_SECONDS
             self._log.warning(
@@ -61,7 +60,8 @@ class Reports:
                 "member waits for its session, at most kafka.session_timeout_ms",
             )
         found = (self._placement.misplaced, self._placement.split)
-        if found != self._placement_said:
+        if found != self._placement_said and now >= self._next:
+            self._next = now + REPORT_SECONDS
             self._placement_said = found
             self._log.warning(
                 "placement",

@@ -6,22 +6,13 @@ The failures are injected around the producer's calls; consumer, broker and devi
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Iterator
 
 import pytest
-from worker_rig import Rig
+from worker_rig import Rig, in_process_worker, running
 
-from pipeline import device
-from pipeline.config import load
 from pipeline.log import Log
-from pipeline.pool import StatePool
-from pipeline.startup import connect
-from pipeline.worker import Worker, client_settings
 from producers.client import Abortable, OutcomeUnknown, ProducerLost, TransactionalProducer
-
-MAXIMUM_BYTES = 8_000_000
-
 
 FAILURES = ("refused", "answer lost, committed", "answer lost, aborted", "refused twice")
 
@@ -75,34 +66,15 @@ def rig(broker, unique_name, tmp_path) -> Iterator[Rig]:
     made.close()
 
 
-def flaky_worker(rig: Rig, log: Log) -> tuple[Worker, FlakyProducer]:
-    environment = rig.environment("flaky", USP__WORKER__COMMIT_INTERVAL_MS="20")
-    config = load(None, environment)
-    device.configure(config.device)
-    settings = client_settings(config)
-    connection = connect(config, settings)
-    producer = FlakyProducer(
-        settings, config.transactional_id, config.kafka.transaction_timeout_ms, MAXIMUM_BYTES
-    )
-    producer.initialise(30.0)
-    pool = StatePool(config.predictor, 512)
-    environment = device.environment_fingerprint(config)
-    flaky = connection._replace(producer=producer)
-    return Worker(config, pool, flaky, environment, log), producer
-
-
 def test_aborts_and_lost_answers_repeat_nothing_lose_nothing_and_keep_the_bits(rig, tmp_path):
     with (tmp_path / "log").open("w") as stream:
-        worker, producer = flaky_worker(rig, Log("flaky", stream=stream))
-        thread = threading.Thread(target=worker.run)
-        thread.start()
-        try:
+        worker, producer = in_process_worker(
+            rig, FlakyProducer, Log("flaky", stream=stream), USP__WORKER__COMMIT_INTERVAL_MS="20"
+        )
+        with running(worker):
             for piece in range(6):
                 rig.send_walks(assets=25, ticks=500, seed=piece, first=500 * piece)
                 rig.read_until_answered()
-        finally:
-            worker.stop()
-            thread.join(30)
 
     rig.assert_every_input_is_answered_once()
     rig.assert_sequences_never_skip()

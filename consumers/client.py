@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
-from consumers.events import ConsumerFailed, Polled, Record
-from consumers.settings import Settings, consuming
+from consumers.events import Polled
+from consumers.failures import failure, raised
+from consumers.messages import sort
+from consumers.settings import Settings, consuming, make_client
 
-SEEK_TIMEOUT_SECONDS = 10.0
+MOVE_POLL_SECONDS = 0.005
+"""Longest wait for records while a partition still has to be moved."""
+
+Answer = TypeVar("Answer")
 
 
 class RebalanceHandlers(NamedTuple):
@@ -34,10 +40,21 @@ class Membership(NamedTuple):
     max_poll_interval_ms: int
 
 
+class _Move(NamedTuple):
+    offset: int
+    resume: bool
+
+
 class TickConsumer:
     """A member of the consumer group on the input topic.
 
-    New partitions are assigned paused; nothing of them is delivered before `resume_at`.
+    Nothing of a new partition is delivered before `resume_at`. Everything raises `ConsumerFailed`
+    for what does not heal, and nothing else of the client.
+
+    A new partition starts at its end, and is moved only once it has shown, by a first message or
+    by that end, that it has started. A seek that overtakes the start's question for the end
+    succeeds and is undone half a second later: librdkafka takes the answer for outdated, asks
+    again, and jumps to the end, over all records in between.
     """
 
     def __init__(
@@ -45,6 +62,10 @@ class TickConsumer:
     ) -> None:
         self._topic = topic
         self._handlers = handlers
+        self._starting: set[int] = set()
+        self._placed: set[int] = set()
+        self._moves: dict[int, _Move] = {}
+        self._complaints: dict[str, str] = {}
         self._incremental = (
             membership.protocol == "consumer" or membership.assignment == "cooperative-sticky"
         )
@@ -60,7 +81,10 @@ class TickConsumer:
         settings["max.poll.interval.ms"] = max(
             membership.max_poll_interval_ms, membership.session_timeout_ms
         )
-        self._consumer = Consumer(settings)
+        self._consumer: Consumer = make_client(Consumer, {**settings, "error_cb": self._complain})
+
+    def _complain(self, error: KafkaError) -> None:
+        self._complaints[error.name()] = error.str()
 
     @property
     def incremental(self) -> bool:
@@ -78,73 +102,115 @@ class TickConsumer:
 
     def poll(self, limit: int, wait_seconds: float, linger_seconds: float) -> Polled:
         """Up to `limit` records: wait for the first, then at most the linger for the rest."""
-        first = self._consumer.poll(wait_seconds)
-        if first is None:
-            return Polled([], {})
-        messages = [first]
-        if limit > 1:
-            messages += self._consumer.consume(limit - 1, 0)
-            if linger_seconds > 0 and len(messages) < limit:
-                deadline = time.monotonic() + linger_seconds
-                while len(messages) < limit and (left := deadline - time.monotonic()) > 0:
-                    more = self._consumer.poll(left)
-                    if more is None:
-                        break
-                    messages.append(more)
-                    messages += self._consumer.consume(limit - len(messages), 0)
-        return _sort(messages)
+        self._make_moves()
+        if self._moves:
+            wait_seconds = min(wait_seconds, MOVE_POLL_SECONDS)
+        messages = self._poll(limit, wait_seconds, linger_seconds)
+        polled = sort(messages, {**self._complaints})
+        self._complaints.clear()
+        if self._starting:
+            self._note_started({r.partition for r in polled.records} | polled.ends.keys())
+        if not self._moves and self._placed == self.assignment():
+            return polled
+        # Whatever comes before a partition has been moved is not what follows its position.
+        placed = self._placed - self._moves.keys()
+        return Polled(
+            [record for record in polled.records if record.partition in placed],
+            {number: end for number, end in polled.ends.items() if number in placed},
+            polled.complaints,
+        )
 
-    def pause(self, partitions: Iterable[int]) -> None:
+    def _note_started(self, heard: set[int]) -> None:
+        started = self._mine(self._starting & heard)
+        if started:
+            self._starting -= heard
+            self._sure(lambda: self._consumer.pause(started))
+
+    def _poll(self, limit: int, wait_seconds: float, linger_seconds: float) -> list[Any]:
+        messages: list[Any] = []
+        try:
+            first = self._consumer.poll(wait_seconds)
+            if first is None:
+                return messages
+            messages.append(first)
+            if limit > 1:
+                messages += self._consumer.consume(limit - 1, 0)
+                if linger_seconds > 0 and len(messages) < limit:
+                    deadline = time.monotonic() + linger_seconds
+                    while len(messages) < limit and (left := deadline - time.monotonic()) > 0:
+                        more = self._consumer.poll(left)
+                        if more is None:
+                            break
+                        messages.append(more)
+                        messages += self._consumer.consume(limit - len(messages), 0)
+        except KafkaException as error:
+            # The records in hand stay valid: the client goes on behind them.
+            ended = failure(error.args[0])
+            if ended is not None:
+                raise ended from None
+            self._complain(error.args[0])
+        return messages
+
+    def pause(self, partitions: Collection[int]) -> None:
         """Deliver nothing more of the partitions."""
-        wanted = self._mine(partitions)
+        for partition, move in self._moves.items():
+            if partition in partitions:
+                self._moves[partition] = move._replace(resume=False)
+        wanted = self._mine(p for p in partitions if p not in self._starting)
         if wanted:
-            self._consumer.pause(wanted)
+            self._sure(lambda: self._consumer.pause(wanted))
 
     def resume_at(self, partition: int, offset: int) -> None:
         """Deliver from `offset` on; earlier and prefetched records are discarded."""
-        self.rewind(partition, offset)
-        self._consumer.resume([TopicPartition(self._topic, partition)])
+        self._moves[partition] = _Move(offset, resume=True)
+        self._make_moves()
 
     def rewind(self, partition: int, offset: int) -> None:
         """Move the position without changing whether the partition is paused."""
-        target = TopicPartition(self._topic, partition, offset)
-        deadline = time.monotonic() + SEEK_TIMEOUT_SECONDS
-        while True:
+        pending = self._moves.get(partition)
+        self._moves[partition] = _Move(offset, pending is not None and pending.resume)
+        self._make_moves()
+
+    def _make_moves(self) -> None:
+        """Seek where that was asked for and is possible; the rest is tried at the next poll."""
+        for partition, move in list(self._moves.items()):
+            if partition in self._starting:
+                continue
             try:
-                self._consumer.seek(target)
-                return
+                self._consumer.seek(TopicPartition(self._topic, partition, move.offset))
             except KafkaException as error:
-                # Right after an assignment the partition may not have started to fetch yet.
-                if error.args[0].code() != KafkaError._STATE or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.005)
+                if error.args[0].code() != KafkaError._STATE:
+                    raise raised(error) from None
+                continue
+            if move.resume:
+                wanted = [TopicPartition(self._topic, partition)]
+                self._sure(functools.partial(self._consumer.resume, wanted))
+            self._placed.add(partition)
+            del self._moves[partition]
 
     def assignment(self) -> frozenset[int]:
         """Partitions that the client holds now."""
-        return frozenset(tp.partition for tp in self._consumer.assignment())
+        return frozenset(tp.partition for tp in self._sure(self._consumer.assignment))
 
     def group_metadata(self) -> Any:
         """Member and generation for the transaction; read it after each poll."""
-        return self._consumer.consumer_group_metadata()
+        return self._sure(self._consumer.consumer_group_metadata)
 
     def close(self) -> None:
         """Leave; callbacks may run inside."""
-        self._consumer.close()
+        self._sure(self._consumer.close)
 
     def _mine(self, partitions: Iterable[int]) -> list[TopicPartition]:
         held = self.assignment()
         return [TopicPartition(self._topic, p) for p in partitions if p in held]
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        # Logical offset: the true position is set when the state is restored, and a fetch
-        # that slips in before the pause cannot fall out of range.
+        # The end, since any other place may fall out of the log's range, which ends the partition.
         start = [TopicPartition(tp.topic, tp.partition, OFFSET_END) for tp in partitions]
-        if self._incremental:
-            consumer.incremental_assign(start)
-        else:
-            consumer.assign(start)
-        if start:
-            consumer.pause([TopicPartition(tp.topic, tp.partition) for tp in partitions])
+        assign = consumer.incremental_assign if self._incremental else consumer.assign
+        self._forget(partitions)
+        self._starting.update(tp.partition for tp in partitions)
+        self._sure(lambda: assign(start))
         self._handlers.assigned(tuple(sorted(tp.partition for tp in partitions)))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -156,57 +222,21 @@ class TickConsumer:
         self._release(consumer, partitions)
 
     def _release(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._forget(partitions)
         if self._incremental:
-            consumer.incremental_unassign(partitions)
+            self._sure(lambda: consumer.incremental_unassign(partitions))
         else:
-            consumer.unassign()
+            self._sure(consumer.unassign)
 
+    def _forget(self, partitions: list[TopicPartition]) -> None:
+        for tp in partitions:
+            self._starting.discard(tp.partition)
+            self._placed.discard(tp.partition)
+            self._moves.pop(tp.partition, None)
 
-def _sort(messages: list[Any]) -> Polled:
-    records: list[Record] = []
-    ends: dict[int, int] = {}
-    for message in messages:
-        error = message.error()
-        if error is None:
-            records.append(
-                Record(
-                    message.partition(),
-                    message.offset(),
-                    message.timestamp()[1],
-                    message.key(),
-                    message.value(),
-                    message.headers(),
-                )
-            )
-        elif error.code() == KafkaError._PARTITION_EOF:
-            ends[message.partition()] = message.offset()
-        else:
-            _raise_unless_transient(error, message)
-    return Polled(records, ends)
-
-
-def _raise_unless_transient(error: KafkaError, message: Any) -> None:
-    code = error.code()
-    if code == KafkaError.FENCED_INSTANCE_ID:
-        raise ConsumerFailed(
-            "fenced",
-            "another worker joined the group with this instance id; give each its own "
-            "kafka.instance_id",
-        )
-    if code in (
-        KafkaError.SASL_AUTHENTICATION_FAILED,
-        KafkaError._AUTHENTICATION,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-    ):
-        raise ConsumerFailed("authentication", f"{error.str()}; check kafka.extra and the ACLs")
-    if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-        raise ConsumerFailed(
-            "offset_out_of_range",
-            f"{message.topic()}/{message.partition()}: the position is outside of the log "
-            f"({error.str()}); raise the topic's retention, or accept the gap by resetting the "
-            "group's offsets",
-        )
-    if error.fatal():
-        raise ConsumerFailed("fatal", error.str())
-    # Everything else heals while the worker keeps polling, or comes back as one of the above.
+    def _sure(self, call: Callable[[], Answer]) -> Answer:
+        """A call that works unless the client has given up."""
+        try:
+            return call()
+        except KafkaException as error:
+            raise raised(error) from None

@@ -1,30 +1,84 @@
-"""Reading logs outside of the group: snapshots, replays, committed offsets, the true end."""
+"""Reading logs outside of the group: snapshots, replays, committed offsets, the true end.
+
+Questions are asked without waiting: the answer to each partition arrives by itself, so that one
+partition whose answer is held back (an open transaction, a leader that is away) holds up no other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
+    ConsumerGroupTopicPartitions,
     IsolationLevel,
+    KafkaError,
     KafkaException,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from consumers.client import _sort
-from consumers.events import Located, Polled
-from consumers.settings import Settings, consuming
+from consumers.events import ConsumerFailed, Located, Polled
+from consumers.failures import AUTHENTICATION_CODES, failure, raised
+from consumers.messages import sort
+from consumers.settings import Settings, consuming, make_client
 
-__all__ = ["BEGINNING", "LogReader", "Unanswered"]
+__all__ = ["BEGINNING", "LogReader", "Question", "Unanswered"]
 
 BEGINNING = OFFSET_BEGINNING
+
+REQUEST_SECONDS = 5.0
+"""After which a request that got no answer counts as failed and may be asked again."""
+
+Answer = TypeVar("Answer")
 
 
 class Unanswered(Exception):
     """The broker did not answer in time; ask again later."""
+
+
+class Question(Generic[Answer]):
+    """Something asked about some partitions, whose answers come one by one."""
+
+    def __init__(
+        self, asked: Mapping[int, Future[Any]], read: Callable[[int, Any], Answer]
+    ) -> None:
+        self._asked = dict(asked)
+        self._read = read
+        self.refusals: dict[int, str] = {}
+        """Why a partition got no answer, by partition; ask again."""
+
+    def forget(self, partition: int) -> None:
+        """The answer about a partition is of no interest any more."""
+        self._asked.pop(partition, None)
+        self.refusals.pop(partition, None)
+
+    @property
+    def pending(self) -> bool:
+        """Whether any answer is still to come."""
+        return bool(self._asked)
+
+    def arrived(self) -> dict[int, Answer]:
+        """Answers that have come since the last call.
+
+        **Failure:** `ConsumerFailed` where the cluster refuses the credentials.
+        """
+        answers = {}
+        for partition, future in list(self._asked.items()):
+            if not future.done():
+                continue
+            del self._asked[partition]
+            try:
+                answers[partition] = self._read(partition, future.result())
+            except Unanswered as error:
+                self.refusals[partition] = str(error)
+            except KafkaException as error:
+                self.refusals[partition] = _text_of(error.args[0])
+        return answers
 
 
 class LogReader:
@@ -35,69 +89,136 @@ class LogReader:
     """
 
     def __init__(self, base: Settings, group: str, partitions: int) -> None:
-        self._consumer = Consumer({**consuming(base, group, partitions), "fetch.wait.max.ms": 10})
-        self._admin = AdminClient(base)
+        self._group = group
+        self._consumer = make_client(
+            Consumer, {**consuming(base, group, partitions), "fetch.wait.max.ms": 10}
+        )
+        self._admin = make_client(AdminClient, base)
+        self._assigned: set[tuple[str, int]] = set()
 
     def warm(self, timeout_seconds: float) -> None:
-        """Fetch the cluster's metadata now; saves half a second on the first read."""
-        self._consumer.list_topics(timeout=timeout_seconds)
+        """Fetch the cluster's metadata now; saves half a second on the first read.
 
-    def committed(
-        self, topic: str, partitions: list[int], timeout_seconds: float
-    ) -> dict[int, Located]:
-        """Stable committed offsets with metadata; raises `Unanswered` while one is pending."""
-        wanted = [TopicPartition(topic, partition) for partition in partitions]
+        **Failure:** `Unanswered`.
+        """
         try:
-            answer = self._consumer.committed(wanted, timeout=timeout_seconds)
+            self._consumer.list_topics(timeout=timeout_seconds)
         except KafkaException as error:
-            raise Unanswered(error.args[0].str()) from None
-        out = {}
-        for tp in answer:
-            if tp.error is not None:
-                raise Unanswered(tp.error.str())
-            out[tp.partition] = Located(tp.offset if tp.offset >= 0 else None, tp.metadata or "")
-        return out
+            raise Unanswered(_text_of(error.args[0])) from None
 
-    def true_ends(
-        self, topic: str, partitions: list[int], timeout_seconds: float
-    ) -> dict[int, int]:
+    # -- questions ---------------------------------------------------------------------------
+
+    def ask_committed(self, topic: str, partitions: Iterable[int]) -> Question[Located]:
+        """Stable committed offsets with metadata; a partition with one pending is refused."""
+        wanted = [TopicPartition(topic, partition) for partition in partitions]
+        request = ConsumerGroupTopicPartitions(self._group, wanted)
+        answers = self._admin.list_consumer_group_offsets(
+            [request], require_stable=True, request_timeout=REQUEST_SECONDS
+        )
+        future = answers[self._group]
+
+        def read(partition: int, answer: Any) -> Located:
+            found = next(tp for tp in answer.topic_partitions if tp.partition == partition)
+            if found.error is not None:
+                raise Unanswered(_text_of(found.error))
+            return Located(found.offset if found.offset >= 0 else None, found.metadata or "")
+
+        return Question({tp.partition: future for tp in wanted}, read)
+
+    def ask_true_ends(self, topic: str, partitions: Iterable[int]) -> Question[int]:
         """High watermarks, open transactions included (the last stable offset may be lower)."""
-        return self._offsets(topic, partitions, OffsetSpec.latest(), timeout_seconds)
+        return self._ask_offsets(topic, partitions, OffsetSpec.latest())
 
-    def log_starts(
-        self, topic: str, partitions: list[int], timeout_seconds: float
-    ) -> dict[int, int]:
+    def ask_log_starts(self, topic: str, partitions: Iterable[int]) -> Question[int]:
         """First offsets that still exist."""
-        return self._offsets(topic, partitions, OffsetSpec.earliest(), timeout_seconds)
+        return self._ask_offsets(topic, partitions, OffsetSpec.earliest())
 
-    def _offsets(
-        self, topic: str, partitions: list[int], spec: Any, timeout_seconds: float
-    ) -> dict[int, int]:
+    def _ask_offsets(self, topic: str, partitions: Iterable[int], spec: Any) -> Question[int]:
         wanted = {TopicPartition(topic, partition): spec for partition in partitions}
         answers = self._admin.list_offsets(
             wanted,
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=timeout_seconds,
+            request_timeout=REQUEST_SECONDS,
         )
+        return Question(
+            {tp.partition: future for tp, future in answers.items()},
+            lambda partition, answer: int(answer.offset),
+        )
+
+    def committed(
+        self, topic: str, partitions: list[int], timeout_seconds: float
+    ) -> dict[int, Located]:
+        """Committed offsets of all these partitions, waited for; `Unanswered` without them."""
+        deadline = time.monotonic() + timeout_seconds
+        found: dict[int, Located] = {}
+        why = "no answer in time"
+        while (left := deadline - time.monotonic()) > 0:
+            question = self.ask_committed(topic, [p for p in partitions if p not in found])
+            while question.pending and time.monotonic() < deadline:
+                found |= question.arrived()
+                time.sleep(0.002)
+            if len(found) == len(partitions):
+                return found
+            why = next(iter(question.refusals.values()), why)
+            time.sleep(min(0.02, left))
+        raise Unanswered(why)
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def start(self, topic: str, partition: int, offset: int) -> None:
+        """Read a partition from an offset, beside those that are being read."""
+        self.stop(topic, partition)
+        self._sure(
+            lambda: self._consumer.incremental_assign([TopicPartition(topic, partition, offset)])
+        )
+        self._assigned.add((topic, partition))
+
+    def stop(self, topic: str, partition: int) -> None:
+        """Read a partition no more; does nothing where it is not being read."""
+        if (topic, partition) in self._assigned:
+            self._assigned.discard((topic, partition))
+            self._sure(
+                lambda: self._consumer.incremental_unassign([TopicPartition(topic, partition)])
+            )
+
+    def pause(self, topic: str, partition: int) -> None:
+        """Deliver nothing more of a partition until `resume`."""
+        self._sure(lambda: self._consumer.pause([TopicPartition(topic, partition)]))
+
+    def resume(self, topic: str, partition: int) -> None:
+        """Deliver on."""
+        self._sure(lambda: self._consumer.resume([TopicPartition(topic, partition)]))
+
+    def poll(self, limit: int, wait_seconds: float) -> dict[str, Polled]:
+        """Up to `limit` records and the ends that were reached, by topic."""
+        by_topic: dict[str, list[Any]] = {}
         try:
-            return {tp.partition: future.result().offset for tp, future in answers.items()}
+            messages = self._consumer.consume(limit, wait_seconds)
         except KafkaException as error:
-            raise Unanswered(error.args[0].str()) from None
-
-    def assign(self, topic: str, starts: Mapping[int, int]) -> None:
-        """Read these partitions from these offsets, and nothing else."""
-        self._consumer.assign(
-            [TopicPartition(topic, partition, offset) for partition, offset in starts.items()]
-        )
-
-    def poll(self, limit: int, wait_seconds: float) -> Polled:
-        """Up to `limit` records and the ends that were reached."""
-        return _sort(self._consumer.consume(limit, wait_seconds))
-
-    def unassign(self) -> None:
-        """Stop reading."""
-        self._consumer.unassign()
+            ended = failure(error.args[0])
+            if ended is not None:
+                raise ended from None
+            return {}
+        for message in messages:
+            if message.topic() is None:
+                sort([message], {})  # about the client as a whole: raises, or heals
+            elif (message.topic(), message.partition()) in self._assigned:
+                by_topic.setdefault(message.topic(), []).append(message)
+        return {topic: sort(messages, {}) for topic, messages in by_topic.items()}
 
     def close(self) -> None:
         """Free the client."""
         self._consumer.close()
+
+    def _sure(self, call: Callable[[], Any]) -> None:
+        try:
+            call()
+        except KafkaException as error:
+            raise raised(error) from None
+
+
+def _text_of(error: KafkaError) -> str:
+    """The text of an error that time heals; raises where it does not."""
+    if error.code() in AUTHENTICATION_CODES:
+        raise failure(error) or ConsumerFailed("authentication", error.str())
+    return str(error.str())

@@ -16,9 +16,10 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from consumers.settings import common
+from consumers.settings import common, dotted
 from pipeline.config import Config, ConfigError
 from pipeline.errors import ExitCode, UserError
+from pipeline.rules import OWN_FIELDS
 
 REQUEST_SECONDS = 10.0
 SETTLE_SECONDS = 10.0
@@ -47,7 +48,7 @@ class Cluster:
         # A refused log-in reaches the client's callback only; calls just run into their timeout.
         self._refusal: KafkaError | None = None
         settings = common(self._address, config.instance, config.kafka.extra)
-        self._admin = make_client(AdminClient, {**settings, "error_cb": self._note})
+        self._admin = make_client(config, AdminClient, {**settings, "error_cb": self._note})
 
     def _note(self, error: KafkaError) -> None:
         if error.code() in REFUSED_CREDENTIALS:
@@ -148,14 +149,27 @@ class Cluster:
             raise _failed(f"settings of topic {topic} cannot be changed", error) from None
 
 
-def make_client(kind: Any, settings: Mapping[str, Any]) -> Any:
+def make_client(config: Config, kind: Any, settings: Mapping[str, Any]) -> Any:
     """A confluent-kafka client; `ConfigError` where librdkafka refuses one of its settings."""
     try:
         return kind(dict(settings))
     except (KafkaException, ValueError, TypeError) as error:
         reason = error.args[0]
         text = reason.str() if isinstance(reason, KafkaError) else str(error)
-        raise ConfigError(f"kafka.extra: {text}; correct or remove the setting") from None
+        raise refused_setting(config, text) from None
+
+
+def refused_setting(config: Config, text: str) -> ConfigError:
+    """What to say where librdkafka or a broker refuses a setting that its text names."""
+    if text.startswith("kafka."):
+        return ConfigError(text)
+    for key in config.kafka.extra:
+        if dotted(key) in text:
+            return ConfigError(f"kafka.extra.{key}: {text}; correct or remove it")
+    for name, field in OWN_FIELDS.items():
+        if name in text:
+            return ConfigError(f"{field}: {text}; write another value")
+    return ConfigError(f"kafka.extra: {text}; correct or remove the setting")
 
 
 def unreachable(address: str, seconds: float) -> UserError:

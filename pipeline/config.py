@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import tomlkit
 
+from pipeline.rules import contradictions
 from predictor.config import (
     Fusion,
     Hilbert,
@@ -345,23 +346,8 @@ def _validated(tree: dict[str, Any]) -> Config:
         field = _FIELDS.get(tuple(path.split(".")))
         remedy = f"; write {_admissible(field)}" if field is not None else ""
         raise ConfigError(f"{path or 'configuration'}: {message}{remedy}") from None
-    extra = {key.replace("_", "."): value for key, value in config.kafka.extra.items()}
-    if config.kafka.group_protocol == "consumer":
-        for key in ("session.timeout.ms", "partition.assignment.strategy"):
-            if key in extra:
-                raise ConfigError(
-                    f'kafka.extra.{key}: not valid with kafka.group_protocol = "consumer"; '
-                    "the broker sets it"
-                )
-    if config.fusion.learning_rate_minimum > config.fusion.learning_rate_maximum:
-        raise ConfigError(
-            "fusion.learning_rate_minimum: must not exceed fusion.learning_rate_maximum"
-        )
-    names = list(msgspec.structs.asdict(config.topics).items())
-    for index, (key, value) in enumerate(names):
-        for other, taken in names[:index]:
-            if value == taken:
-                raise ConfigError(f"topics.{key}: {value!r} is already topics.{other}")
+    for contradiction in contradictions(config):
+        raise ConfigError(contradiction)
     return config
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
+from itertools import islice
 from typing import NamedTuple
 
 
 class SnapshotPolicy(NamedTuple):
-    """When a snapshot is due; `most` bounds the snapshots of one transaction."""
+    """When a snapshot is due; `most` bounds those that one transaction takes for their age or
+    their distance, which are many where many assets fell idle together."""
 
     max_replay_ticks: int
     max_age_ns: int
     most: int
+
+
+class Plan(NamedTuple):
+    """Assets to snapshot, and the replay floor after that."""
+
+    assets: list[str]
+    floor: int
 
 
 class Generation(NamedTuple):
@@ -41,6 +49,7 @@ class PartitionLedger:
         self._uncovered: dict[str, _Uncovered] = {}
         self._touched: dict[str, _Uncovered] = {}
         self._due: dict[str, None] = {}
+        self._owed: dict[str, None] = {}
         self._new_skipped: set[int] = set()
         self.control_due = True
 
@@ -60,6 +69,21 @@ class PartitionLedger:
         """The assets want a snapshot in this transaction."""
         self._due.update(dict.fromkeys(assets))
 
+    def owe(self, assets: Iterable[str]) -> None:
+        """What the log holds of the assets is not to be believed: the next commit that succeeds
+        replaces it."""
+        self._owed.update(dict.fromkeys(assets))
+
+    @property
+    def owed(self) -> Set[str]:
+        """Assets whose snapshots in the log are not to be believed."""
+        return self._owed.keys()
+
+    @property
+    def due(self) -> int:
+        """How many snapshots this transaction has to take, whatever the policy."""
+        return len(self._due.keys() | self._owed.keys())
+
     def skip(self, offset: int) -> None:
         """The record at `offset` was dead-lettered for a reason that is not in the log."""
         self._new_skipped.add(offset)
@@ -71,27 +95,32 @@ class PartitionLedger:
             if asset not in self._uncovered:
                 yield asset, first
 
-    def plan(self, position: int, now_ns: int, policy: SnapshotPolicy) -> tuple[list[str], int]:
-        """Assets to snapshot in this commit at `position`, and the floor after it."""
-        chosen = dict(self._due)
+    def plan(self, position: int, now_ns: int, policy: SnapshotPolicy) -> Plan:
+        """What a commit at `position` snapshots: all that is due, and of what is overdue the
+        oldest, however many are due."""
+        chosen = self._due | self._owed
         floor = position
+        overdue = 0
         for asset, first in self._in_order():
             if asset in chosen:
                 continue
-            overdue = (
-                position - first.offset > policy.max_replay_ticks
-                or now_ns - first.seen_ns > policy.max_age_ns
-            )
-            if overdue and len(chosen) < policy.most:
+            if overdue < policy.most and _is_overdue(first, position, now_ns, policy):
                 chosen[asset] = None
+                overdue += 1
                 continue
             floor = min(floor, first.offset)
             break
-        return list(chosen), floor
+        return Plan(list(chosen), floor)
 
-    def uncovered(self, most: int) -> list[str]:
-        """Up to `most` assets without a snapshot of their present state, oldest first."""
-        return [asset for asset, _ in itertools.islice(self._in_order(), most)]
+    def is_overdue(self, position: int, now_ns: int, policy: SnapshotPolicy) -> bool:
+        """Whether the oldest uncovered tick is further back than allowed."""
+        first = next(iter(self._in_order()), None)
+        return first is not None and _is_overdue(first[1], position, now_ns, policy)
+
+    def oldest(self, most: int) -> list[tuple[int, str]]:
+        """Up to `most` assets without a snapshot of their present state, oldest first, each after
+        the time at which its oldest uncovered tick was seen."""
+        return [(first.seen_ns, name) for name, first in islice(self._in_order(), most)]
 
     def oldest_ns(self) -> int | None:
         """When the oldest uncovered tick was seen."""
@@ -107,6 +136,7 @@ class PartitionLedger:
         for asset in snapshots:
             self._uncovered.pop(asset, None)
             self._touched.pop(asset, None)
+            self._owed.pop(asset, None)
         for asset, first in self._touched.items():
             self._uncovered.setdefault(asset, first)
         self.skipped |= self._new_skipped
@@ -124,3 +154,10 @@ class PartitionLedger:
         self._touched = {}
         self._due = {}
         self._new_skipped = set()
+
+
+def _is_overdue(first: _Uncovered, position: int, now_ns: int, policy: SnapshotPolicy) -> bool:
+    return (
+        position - first.offset > policy.max_replay_ticks
+        or now_ns - first.seen_ns > policy.max_age_ns
+    )

@@ -14,7 +14,7 @@ from pipeline.generations import InForce
 from pipeline.pool import ResultColumns
 from predictor.types import Events
 from producers.client import Headers, Outgoing
-from schemas.codec import Framing, Nullable, RecordEncoder, Rejection
+from schemas.codec import Framing, Nullable, RecordEncoder
 
 Host = np.ndarray[Any, Any]
 
@@ -114,8 +114,9 @@ class OutputWriter:
             return column
 
         epsilon = floats("sinkhorn_epsilon")
+        assets = [info.asset_id[i] for i in rows]
         columns: dict[str, Any] = {
-            "asset_id": [info.asset_id[i] for i in rows],
+            "asset_id": assets,
             "timestamp_ns": info.timestamp_ns[rows],
             "request_id": [info.request_id[i] for i in rows],
             "state_tag": [info.state_tag[i] for i in rows],
@@ -132,7 +133,7 @@ class OutputWriter:
         for name in _NULLABLE_PREDICTION_FIELDS:
             columns[name] = _present(floats(name))
         values = self._prediction.encode(columns, len(rows))
-        return self._outgoing(self._topics.predictions, records, values)
+        return self._outgoing(self._topics.predictions, records, assets, values)
 
     def _telemetry_records(self, info: StepInfo, results: ResultColumns) -> list[Outgoing]:
         due = results.answered & (results.answered_ticks % self._every == 0)
@@ -176,7 +177,8 @@ class OutputWriter:
             solved = not np.isnan(results.sinkhorn_marginal_error[i])
             record["sinkhorn_iterations"] = int(results.sinkhorn_iterations[i]) if solved else None
             values.append(self._telemetry.encode_record(record))
-        return self._outgoing(self._topics.telemetry, records, values)
+        assets = [info.asset_id[i] for i in rows]
+        return self._outgoing(self._topics.telemetry, records, assets, values)
 
     def _events(self, info: StepInfo, results: ResultColumns) -> list[Outgoing]:
         out = []
@@ -195,40 +197,24 @@ class OutputWriter:
                         "config_generation": info.in_force[i].number,
                     }
                 )
-                out += self._outgoing(self._topics.events, [record], [value])
+                out += self._outgoing(self._topics.events, [record], [info.asset_id[i]], [value])
         return out
 
     def _outgoing(
-        self, topic: str, records: Sequence[Record], values: Sequence[bytes]
+        self,
+        topic: str,
+        records: Sequence[Record],
+        assets: Sequence[str],
+        values: Sequence[bytes],
     ) -> list[Outgoing]:
+        # By asset, which is the tick's key where it has one.
         ticks = self._topics.ticks
         return [
-            Outgoing(topic, r.partition, r.key, value, r.timestamp_ms, input_header(ticks, r))
-            for r, value in zip(records, values, strict=True)
+            Outgoing(
+                topic, r.partition, asset.encode(), value, r.timestamp_ms, input_header(ticks, r)
+            )
+            for r, asset, value in zip(records, assets, values, strict=True)
         ]
-
-    def dead_letter(self, record: Record, rejection: Rejection, worker: str) -> Outgoing:
-        """The original, byte for byte, with the reason in headers beside its own."""
-        ticks = self._topics.ticks
-        added = {
-            "usp.dlq.reason": str(rejection.reason),
-            "usp.dlq.detail": rejection.detail,
-            "usp.dlq.topic": ticks,
-            "usp.dlq.partition": str(record.partition),
-            "usp.dlq.offset": str(record.offset),
-            "usp.dlq.worker": worker,
-        }
-        headers: Headers = [(name, value or b"") for name, value in record.headers or []]
-        headers += [(name, text.encode()) for name, text in added.items()]
-        headers += input_header(ticks, record)
-        return Outgoing(
-            self._topics.dead_letters,
-            record.partition,
-            record.key,
-            record.value,
-            record.timestamp_ms,
-            headers,
-        )
 
     def worker_event(
         self, kind: str, severity: str, detail: str, asset: str | None = None

@@ -41,28 +41,46 @@ class Placement:
     """Counts, at the first tick of an asset in a partition, what should not be.
 
     State belongs to (partition, asset): an asset seen in two partitions has two independent
-    states, which is seldom meant.
+    states, which is seldom meant. Where Java would put a key is asked of ticks that have one; a
+    tick without a key was placed by nobody's rule.
+
+    `unchecked` are assets whose state came from the log, and whose key has not been seen yet.
     """
 
     def __init__(self, partitions: int) -> None:
         self._partitions = partitions
         self._seen: dict[str, set[int]] = {}
+        self.unchecked: set[tuple[int, str]] = set()
         self.misplaced = 0
         self.split = 0
 
-    def first_seen(self, partition: int, assets: Iterable[str]) -> None:
-        """Assets that are new in this partition."""
+    def restored(self, partition: int, assets: Iterable[str]) -> None:
+        """Assets whose states were rebuilt in this partition."""
         for asset in assets:
-            places = self._seen.setdefault(asset, set())
-            if partition in places:
-                continue
-            places.add(partition)
-            self.split += len(places) == 2
+            if self._is_new(partition, asset):
+                self.unchecked.add((partition, asset))
+
+    def ticked(self, partition: int, asset: str, has_key: bool) -> None:
+        """The first tick of an asset in this partition, for all that this worker has seen."""
+        is_new = self._is_new(partition, asset)
+        if not is_new and (partition, asset) not in self.unchecked:
+            return
+        self.unchecked.discard((partition, asset))
+        if has_key:
             self.misplaced += java_partition(asset.encode(), self._partitions) != partition
+
+    def _is_new(self, partition: int, asset: str) -> bool:
+        places = self._seen.setdefault(asset, set())
+        if partition in places:
+            return False
+        places.add(partition)
+        self.split += len(places) == 2
+        return True
 
     def forget(self, partition: int, assets: Iterable[str]) -> None:
         """The partition is no longer ours."""
         for asset in assets:
+            self.unchecked.discard((partition, asset))
             places = self._seen.get(asset)
             if places is not None:
                 places.discard(partition)

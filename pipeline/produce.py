@@ -173,6 +173,7 @@ class _Sender:
         self._progress = progress
         settings = common(config.kafka.bootstrap_servers, config.instance, config.kafka.extra)
         self._producer: Producer = make_client(
+            config,
             Producer,
             {
                 "enable.idempotence": True,

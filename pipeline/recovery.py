@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from pipeline.snapshot import (
     CONTROL_KEY,
     AssetSnapshot,
     Control,
+    OtherVersion,
     SnapshotError,
     decode_control,
     decode_metadata,
@@ -35,6 +37,13 @@ class DataLossRefused(Exception):
 
 class StructureRefused(Exception):
     """The states in the log were made by another structure (exit 3)."""
+
+
+class Kept(NamedTuple):
+    """What a state that is still in the pool is the state of."""
+
+    committed: int
+    generation: int
 
 
 @dataclass(frozen=True)
@@ -54,24 +63,57 @@ class RestoredPartition:
 class PartitionRecovery:
     """One partition on its way back.
 
-    `retained`: committed offset at which a kept state is still good, None without one.
-    `located`: what the group has committed. `committed` and `floor`: range that a replay
-    covers. `begin_after`: per asset the offset from which its ticks are replayed.
+    `kept`: of what a state is that is still in the pool, None without one.
+    `located`: what the group has committed. `log_start` and `log_end`: what the input still
+    holds. `committed` and `floor`: range that a replay covers; `read_to`: how far it has come.
+    `begin_after`: per asset the offset from which its ticks are replayed.
     """
 
     number: int
-    retained: int | None
+    kept: Kept | None
     located: Located | None = None
     snapshots_end: int = 0
+    log_start: int | None = None
+    log_end: int | None = None
     snapshots: dict[str, AssetSnapshot] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
     control: Control | None = None
+    control_fault: str | None = None
+    strangers: int = 0
     ledger: PartitionLedger | None = None
     committed: int = 0
     floor: int = 0
     begin_after: dict[str, int] = field(default_factory=dict)
+    cold: list[str] = field(default_factory=list)
+    read_to: int = 0
     replayed: int = 0
-    done: bool = False
+
+    @property
+    def book(self) -> PartitionLedger:
+        """The ledger, from `load` on."""
+        if self.ledger is None:
+            raise RuntimeError("a partition is used before it was decided")
+        return self.ledger
+
+    # -- a state that was kept ---------------------------------------------------------------
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the state in the pool is that of the committed offset.
+
+        The offset alone does not tell: another member may have begun a generation of parameters
+        there without stepping a tick.
+        """
+        if self.kept is None or self.located is None or self.located.offset is None:
+            return False
+        metadata = decode_metadata(self.located.metadata)
+        return metadata is not None and self.kept == Kept(self.located.offset, metadata.generation)
+
+    def as_it_was(self) -> RestoredPartition:
+        """Hand the kept state back."""
+        if self.kept is None:
+            raise RuntimeError("no state was kept")
+        return RestoredPartition(self.number, self.kept.committed, None, False)
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -80,13 +122,21 @@ class PartitionRecovery:
         if record.key == CONTROL_KEY:
             self._take_control(config, record)
             return
-        asset = (record.key or b"").decode("utf-8", "replace")
+        try:
+            asset = (record.key or b"").decode()
+        except UnicodeDecodeError:
+            asset = ""
+        if not asset:
+            self.strangers += 1  # the key of no asset
+            return
         if record.value is None:
             self.snapshots.pop(asset, None)
             self.damaged.pop(asset, None)
             return
         try:
             snapshot = decode_snapshot(record.value)
+        except OtherVersion as error:
+            raise self._other_structure(f"snapshot of asset {asset!r}: {error}") from None
         except SnapshotError as error:
             self.damaged[asset] = str(error)
             return
@@ -99,20 +149,25 @@ class PartitionRecovery:
         best = self.snapshots.get(asset)
         if best is None or snapshot.next_offset >= best.next_offset:
             self.snapshots[asset] = snapshot
-            self.damaged.pop(asset, None)
 
     def _take_control(self, config: Config, record: Record) -> None:
         if record.value is None:
             return
         try:
             control = decode_control(record.value)
+        except OtherVersion as error:
+            raise self._other_structure(f"control record: {error}") from None
         except SnapshotError as error:
-            raise DataLossRefused(
-                f"control record of partition {self.number}: {error}; restore the snapshots "
-                "topic from a backup, or start a new application_id"
-            ) from None
+            self.control_fault = str(error)
+            return
         self._check_origin(config, control.origin.application_id, control.origin.topic)
-        self.control = control
+        self.control, self.control_fault = control, None
+
+    def _other_structure(self, what: str) -> StructureRefused:
+        return StructureRefused(
+            f"partition {self.number}, {what}; run the version that wrote it, or start a new "
+            "kafka.application_id"
+        )
 
     def _check_origin(self, config: Config, application: str, topic: str) -> None:
         own = (config.kafka.application_id, config.topics.ticks)
@@ -147,11 +202,18 @@ class PartitionRecovery:
                 "written by this application: choose another kafka.application_id, or delete the "
                 "group's offsets"
             )
-        if self.control is None:
+        if self.control is None or self.control_fault is not None:
             raise DataLossRefused(
-                f"{where}: offset {committed} is committed but the control record is missing from "
-                f"{config.topics.snapshots}; restore that topic, or delete the group's offsets to "
-                "start anew"
+                f"{where}: offset {committed} is committed but the control record in "
+                f"{config.topics.snapshots} is {self.control_fault or 'missing'}; restore that "
+                "topic from a backup, or delete the group's offsets and the snapshots to start anew"
+            )
+        if self.control.generations[-1].number != metadata.generation:
+            raise DataLossRefused(
+                f"{where}: offset {committed} was committed under generation "
+                f"{metadata.generation} of the parameters, the control record in "
+                f"{config.topics.snapshots} ends with {self.control.generations[-1].number}: it is "
+                "not the last one written; restore that topic from a backup"
             )
         if self.ahead_of_offsets:
             newest = max(snapshot.next_offset for snapshot in self.snapshots.values())
@@ -175,7 +237,7 @@ class PartitionRecovery:
         self.floor = metadata.floor
 
     def _start_anew(self, config: Config, log_start: int, log_end: int, where: str) -> None:
-        if self.snapshots or self.control is not None:
+        if self.snapshots or self.damaged or self.control or self.control_fault:
             raise DataLossRefused(
                 f"{where}: no committed offset, although snapshots of this application exist; "
                 "the group's offsets expired or were deleted: set them back, or delete the "
@@ -186,22 +248,26 @@ class PartitionRecovery:
         self.ledger = PartitionLedger([Generation(1, start, tunable_values(config.predictor))])
 
     def load(self, pool: StatePool, environment: str, log: Log) -> None:
-        """Put the snapshots into the pool; damaged ones leave their assets cold."""
+        """Put the snapshots into the pool.
+
+        A damaged snapshot may have been the newest of its asset. The best of the others stands in
+        for it where that makes no difference: where the replay begins no later than it ends, so
+        that every tick after it is folded again. Otherwise the asset starts cold.
+        """
         if self.control is None:
             return
         good: list[AssetSnapshot] = []
         foreign = 0
         for asset, snapshot in self.snapshots.items():
             if snapshot.structure != pool.fingerprint:
-                raise StructureRefused(
-                    f"snapshot of partition {self.number}: its state has another structure than "
-                    "this version's; run the version that wrote it, or start a new "
-                    "kafka.application_id"
+                raise self._other_structure(
+                    f"snapshot of asset {asset!r}: its state has another structure than this "
+                    "version's"
                 )
             foreign += snapshot.environment != environment
             if not pool.belongs_to(snapshot.words(), asset):
                 self.damaged[asset] = "its state was written for another asset"
-            elif asset not in self.damaged:
+            elif asset not in self.damaged or snapshot.next_offset >= self.floor:
                 good.append(snapshot)
         if foreign:
             log.warning(
@@ -211,11 +277,14 @@ class PartitionRecovery:
                 meaning="written by another jaxlib, device, tile or instruction set; equal bits "
                 "are claimed from here on",
             )
+        if self.strangers:
+            log.warning("snapshots_of_no_asset", partition=self.number, records=self.strangers)
         if good:
             rows = np.stack([snapshot.words() for snapshot in good])
             pool.load(self.number, [snapshot.asset for snapshot in good], rows)
         self.begin_after = {snapshot.asset: snapshot.next_offset for snapshot in good}
-        for asset in self.damaged:
+        self.cold = [asset for asset in self.damaged if asset not in self.begin_after]
+        for asset in self.cold:
             self.begin_after[asset] = self.committed
             pool.slots(self.number, [asset])
         self.ledger = PartitionLedger(self.control.generations, self.control.skipped)
@@ -224,23 +293,15 @@ class PartitionRecovery:
 
     def complete(self, config: Config, log: Log) -> RestoredPartition:
         """Everything below the committed offset is folded."""
-        ledger = self.ledger
-        if ledger is None:
-            raise RuntimeError("a partition is complete before it was decided")
+        ledger = self.book
+        ledger.touch(self.cold, [self.committed] * len(self.cold), time.time_ns())
         ledger.confirm([], self.floor)
         ledger.control_due = self.control is None
+        ledger.owe(self.damaged)
         announcements: list[Announcement] = []
         if self.control is not None:
             announcements += self._continue_generations(config, ledger, log)
-        for asset, reason in self.damaged.items():
-            ledger.touch([asset], [self.committed], time.time_ns())
-            ledger.confirm([], self.floor)
-            detail = (
-                f"partition {self.number}: {reason}; the asset starts cold at offset "
-                f"{self.committed}"
-            )
-            announcements.append(("SNAPSHOT_REJECTED", "critical", detail, asset))
-        ledger.mark_due(self.damaged)
+        announcements += self._rejections()
         log.info(
             "partition_restored",
             partition=self.number,
@@ -251,6 +312,17 @@ class PartitionRecovery:
         )
         is_new = self.control is None
         return RestoredPartition(self.number, self.committed, ledger, is_new, tuple(announcements))
+
+    def _rejections(self) -> list[Announcement]:
+        announcements: list[Announcement] = []
+        for asset, reason in self.damaged.items():
+            severity, what = "critical", f"the asset starts cold at offset {self.committed}"
+            if asset not in self.cold:
+                severity = "warning"
+                what = "an earlier snapshot and the replay gave the asset the same state"
+            detail = f"partition {self.number}: {reason}; {what}"
+            announcements.append(("SNAPSHOT_REJECTED", severity, detail, asset))
+        return announcements
 
     def _continue_generations(
         self, config: Config, ledger: PartitionLedger, log: Log

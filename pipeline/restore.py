@@ -1,9 +1,11 @@
 """Rebuilding the state of assigned partitions: locate, read snapshots, replay, hand over.
 
-Driven by the loop in short turns, so that other partitions keep flowing. The order matters:
-the committed offsets are read first (stable ones, which waits for a dead owner's open
-transaction), then the snapshots to the true end of their partition, so that no snapshot of
-the committed past is missed. Whatever disagrees is refused, not guessed.
+Driven by the loop in short turns that wait for nobody, so that other partitions keep flowing. Each
+partition goes its own way: one that has to wait (an open transaction pins its log, its offsets or
+its leader are not there) holds up no other. The order matters: the committed offset is read first
+(a stable one, which waits for a dead owner's open transaction), then the snapshots to the true end
+of their partition, so that no snapshot of the committed past is missed. Whatever disagrees is
+refused, not guessed.
 """
 
 from __future__ import annotations
@@ -11,31 +13,67 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
-
-import numpy as np
+from typing import Any, Generic, TypeVar
 
 from consumers.events import Polled, Record
-from consumers.reader import BEGINNING, LogReader, Unanswered
+from consumers.reader import BEGINNING, LogReader, Question
 from pipeline.config import Config
-from pipeline.generations import Timeline
 from pipeline.log import Log
 from pipeline.pool import StatePool
-from pipeline.processing import OUTSIDE_OF_THE_LOG, Decoded, Stepper, decode
-from pipeline.recovery import DataLossRefused, PartitionRecovery, RestoredPartition
+from pipeline.processing import Stepper
+from pipeline.recovery import Kept, PartitionRecovery, RestoredPartition
+from pipeline.replay import Replay
 from schemas.codec import TickDecoder
 
-QUESTION_SECONDS = 1.0
 STALL_SECONDS = 20.0
+ASK_AGAIN_SECONDS = 0.1
+READ_AT_ONCE = 1000
+"""Snapshots taken in at one turn."""
+
+Answer = TypeVar("Answer")
 
 
 class _Stage(Enum):
     LOCATING = auto()
     READING = auto()
+    MEASURING = auto()
     REPLAYING = auto()
 
 
+class _Inquiry(Generic[Answer]):
+    """One kind of question: asked for all partitions that want it, again where it was refused."""
+
+    def __init__(self, ask: Callable[[list[int]], Question[Answer]]) -> None:
+        self._ask = ask
+        self._wanting: dict[int, float] = {}
+        self._asked: list[Question[Answer]] = []
+
+    def want(self, partition: int) -> None:
+        self._wanting[partition] = 0.0
+
+    def drop(self, partition: int) -> None:
+        self._wanting.pop(partition, None)
+        for question in self._asked:
+            question.forget(partition)
+
+    def turn(self, now: float) -> dict[int, Answer]:
+        due = sorted(partition for partition, since in self._wanting.items() if since <= now)
+        if due:
+            for partition in due:
+                del self._wanting[partition]
+            self._asked.append(self._ask(due))
+        answers: dict[int, Answer] = {}
+        for question in self._asked:
+            answers |= question.arrived()
+            for partition in question.refusals:
+                self._wanting[partition] = now + ASK_AGAIN_SECONDS
+            question.refusals.clear()
+        self._asked = [question for question in self._asked if question.pending]
+        return answers
+
+
 class Restorer:
-    """Restores requested partitions, one session after the other."""
+    """Restores requested partitions, each at its own pace."""
 
     def __init__(
         self,
@@ -51,231 +89,186 @@ class Restorer:
         self._config = config
         self._reader = reader
         self._pool = pool
-        self._stepper = stepper
-        self._decoder = decoder
-        self._resolve = resolve
         self._environment = environment
         self._log = log
-        self._requested: dict[int, int | None] = {}
-        self._session: dict[int, PartitionRecovery] = {}
-        self._stage = _Stage.LOCATING
-        self._began = 0.0
-        self._stalled = False
-        self._held: Polled | None = None
+        self._replay = Replay(config, stepper, decoder, resolve)
+        self._parts: dict[int, PartitionRecovery] = {}
+        self._stages: dict[int, _Stage] = {}
+        self._since: dict[int, float] = {}
+        self._stalled: set[int] = set()
+        ticks, snapshots = config.topics.ticks, config.topics.snapshots
+        self._committed = _Inquiry(lambda numbers: reader.ask_committed(ticks, numbers))
+        self._snapshot_ends = _Inquiry(lambda numbers: reader.ask_true_ends(snapshots, numbers))
+        self._log_starts = _Inquiry(lambda numbers: reader.ask_log_starts(ticks, numbers))
+        self._log_ends = _Inquiry(lambda numbers: reader.ask_true_ends(ticks, numbers))
+        self._inquiries: tuple[_Inquiry[Any], ...] = (
+            self._committed,
+            self._snapshot_ends,
+            self._log_starts,
+            self._log_ends,
+        )
 
     @property
     def busy(self) -> bool:
         """Whether a turn has something to do."""
-        return bool(self._session or self._requested)
+        return bool(self._parts)
 
-    def request(self, partitions: Iterable[int], retained: Mapping[int, int]) -> None:
-        """Restore these; `retained` gives the offsets whose kept state is still in the pool."""
+    def request(self, partitions: Iterable[int], kept: Mapping[int, Kept]) -> None:
+        """Restore these; `kept` says of what the states are that are still in the pool."""
         for partition in partitions:
-            self._requested[partition] = retained.get(partition)
+            self._parts[partition] = PartitionRecovery(partition, kept.get(partition))
+            self._enter(partition, _Stage.LOCATING)
+            self._committed.want(partition)
 
     def cancel(self, partitions: Iterable[int]) -> None:
         """Stop restoring these; what was loaded of them is dropped by the caller."""
         for partition in partitions:
-            self._requested.pop(partition, None)
-            self._session.pop(partition, None)
-        if not self._session:
-            self._reader.unassign()
+            if self._parts.pop(partition, None) is not None:
+                self._leave(partition)
 
-    def turn(self) -> list[RestoredPartition]:
-        """A short piece of work; returns the partitions that are complete now."""
-        if not self._session:
-            if not self._requested:
-                return []
-            self._session = {p: PartitionRecovery(p, kept) for p, kept in self._requested.items()}
-            self._requested = {}
-            self._enter(_Stage.LOCATING)
-        if not self._stalled and time.monotonic() - self._began > STALL_SECONDS:
-            self._stalled = True
-            self._log.warning(
-                "restore_stalled",
-                partitions=sorted(self._session),
-                stage=self._stage.name.lower(),
-                remedy="an open transaction pins the log or the broker is away; still waiting",
-            )
-        try:
-            match self._stage:
-                case _Stage.LOCATING:
-                    return self._locate()
-                case _Stage.READING:
-                    self._read()
-                    return []
-                case _Stage.REPLAYING:
-                    return self._replay()
-        except Unanswered as error:
-            self._log.debug("restore_waits", reason=str(error))
-            time.sleep(0.05)
+    def turn(self, wait_seconds: float) -> list[RestoredPartition]:
+        """A short piece of work; returns the partitions that are complete now.
+
+        **Arguments:** `wait_seconds` for records, where any are to be read.
+
+        **Failure:** `DataLossRefused`, `StructureRefused`; `ConsumerFailed` of the reader.
+        """
+        if not self._parts:
             return []
-
-    def _enter(self, stage: _Stage) -> None:
-        self._stage = stage
-        self._began = time.monotonic()
-        self._stalled = False
-
-    # -- locate ------------------------------------------------------------------------------
-
-    def _locate(self) -> list[RestoredPartition]:
-        topics = self._config.topics
-        numbers = sorted(self._session)
-        located = self._reader.committed(topics.ticks, numbers, QUESTION_SECONDS)
-        finished = []
-        for number in numbers:
-            part = self._session[number]
-            part.located = located[number]
-            if part.retained is not None and located[number].offset == part.retained:
-                finished.append(RestoredPartition(number, part.retained, None, False))
-                del self._session[number]
-            elif part.retained is not None:
-                self._pool.drop(number)
-        if not self._session:
-            return finished
-        numbers = sorted(self._session)
-        ends = self._reader.true_ends(topics.snapshots, numbers, QUESTION_SECONDS)
-        for number in numbers:
-            self._session[number].snapshots_end = ends[number]
-        unread = {number: BEGINNING for number in numbers if ends[number] > 0}
-        self._enter(_Stage.READING)
-        if unread:
-            self._reader.assign(topics.snapshots, unread)
-        for number in numbers:
-            self._session[number].done = number not in unread
+        now = time.monotonic()
+        finished = self._ask(now)
+        if any(stage in (_Stage.READING, _Stage.REPLAYING) for stage in self._stages.values()):
+            most = max(self._config.worker.max_batch, READ_AT_ONCE)
+            by_topic = self._reader.poll(most, wait_seconds)
+            self._read(by_topic.get(self._config.topics.snapshots))
+            finished += self._fold(by_topic.get(self._config.topics.ticks))
+        elif not finished and wait_seconds:
+            time.sleep(min(wait_seconds, 0.002))  # an answer takes a round trip
+        self._note_stalls(now)
         return finished
 
-    # -- snapshots ---------------------------------------------------------------------------
+    def _enter(self, partition: int, stage: _Stage) -> None:
+        self._stages[partition] = stage
+        self._since[partition] = time.monotonic()
+        self._stalled.discard(partition)
 
-    def _read(self) -> None:
-        if not all(part.done for part in self._session.values()):
-            polled = self._reader.poll(1000, 0.02)
-            for record in polled.records:
-                part = self._session.get(record.partition)
-                if part is not None and record.offset < part.snapshots_end:
-                    part.take(self._config, record)
-                if part is not None and record.offset >= part.snapshots_end - 1:
-                    part.done = True
-            for number, end in polled.ends.items():
-                part = self._session.get(number)
-                if part is not None and end >= part.snapshots_end:
-                    part.done = True
-        if all(part.done for part in self._session.values()):
-            self._reader.unassign()
-            self._prepare()
+    def _leave(self, partition: int) -> None:
+        del self._stages[partition], self._since[partition]
+        self._stalled.discard(partition)
+        self._replay.forget(partition)
+        for inquiry in self._inquiries:
+            inquiry.drop(partition)
+        self._reader.stop(self._config.topics.snapshots, partition)
+        self._reader.stop(self._config.topics.ticks, partition)
 
-    # -- decide ------------------------------------------------------------------------------
+    def _note_stalls(self, now: float) -> None:
+        stalled = {p for p, since in self._since.items() if now - since > STALL_SECONDS}
+        for partition in sorted(stalled - self._stalled):
+            self._log.warning(
+                "restore_stalled",
+                partition=partition,
+                stage=self._stages[partition].name.lower(),
+                remedy="an open transaction pins the log, a schema or the broker is away; still "
+                "waiting",
+            )
+        self._stalled |= stalled
 
-    def _prepare(self) -> None:
-        topics = self._config.topics
-        numbers = sorted(self._session)
-        starts = self._reader.log_starts(topics.ticks, numbers, QUESTION_SECONDS)
-        ends = self._reader.true_ends(topics.ticks, numbers, QUESTION_SECONDS)
-        self._second_look(numbers)
-        replays: dict[int, int] = {}
-        for number in numbers:
-            part = self._session[number]
-            part.decide(self._config, starts[number], ends[number])
-            part.load(self._pool, self._environment, self._log)
-            part.done = part.floor >= part.committed
-            if not part.done:
-                replays[number] = part.floor
-        self._enter(_Stage.REPLAYING)
-        self._held = None
-        if replays:
-            self._reader.assign(topics.ticks, replays)
+    # -- questions ---------------------------------------------------------------------------
 
-    def _second_look(self, numbers: list[int]) -> None:
-        ahead = [number for number in numbers if self._session[number].ahead_of_offsets]
-        if ahead:
-            topic = self._config.topics.ticks
-            for number, found in self._reader.committed(topic, ahead, QUESTION_SECONDS).items():
-                self._session[number].located = found
+    def _ask(self, now: float) -> list[RestoredPartition]:
+        finished = []
+        for number, located in self._committed.turn(now).items():
+            part = self._parts[number]
+            part.located = located
+            if self._stages[number] is _Stage.MEASURING:
+                self._measured(part)  # the second look
+            elif part.is_kept:
+                finished.append(part.as_it_was())
+                del self._parts[number]
+                self._leave(number)
+            else:
+                self._pool.drop(number)
+                self._snapshot_ends.want(number)
+        for number, end in self._snapshot_ends.turn(now).items():
+            part = self._parts[number]
+            part.snapshots_end = end
+            if end > 0:
+                self._enter(number, _Stage.READING)
+                self._reader.start(self._config.topics.snapshots, number, BEGINNING)
+            else:
+                self._measure(part)
+        for number, start in self._log_starts.turn(now).items():
+            self._parts[number].log_start = start
+            self._measured(self._parts[number])
+        for number, end in self._log_ends.turn(now).items():
+            self._parts[number].log_end = end
+            self._measured(self._parts[number])
+        return finished
 
-    # -- replay ------------------------------------------------------------------------------
+    def _measure(self, part: PartitionRecovery) -> None:
+        """All snapshots are read: what does the log of ticks still hold?"""
+        self._enter(part.number, _Stage.MEASURING)
+        self._log_starts.want(part.number)
+        self._log_ends.want(part.number)
+        if part.ahead_of_offsets:
+            part.located = None
+            self._committed.want(part.number)
 
-    def _replay(self) -> list[RestoredPartition]:
-        if not all(part.done for part in self._session.values()):
-            polled = self._held or self._reader.poll(self._config.worker.max_batch, 0.02)
-            self._held = None if self._fold(polled.records) else polled
-            if self._held is None:
-                self._note_progress(polled)
-        finished = [part for part in self._session.values() if part.done]
-        for part in finished:
-            del self._session[part.number]
-        if finished and not self._session:
-            self._reader.unassign()
-        return [part.complete(self._config, self._log) for part in finished]
+    def _measured(self, part: PartitionRecovery) -> None:
+        if part.log_start is None or part.log_end is None or part.located is None:
+            return
+        part.decide(self._config, part.log_start, part.log_end)
+        part.load(self._pool, self._environment, self._log)
+        self._enter(part.number, _Stage.REPLAYING)
+        part.read_to = part.floor
+        if part.floor < part.committed:
+            self._reader.start(self._config.topics.ticks, part.number, part.floor)
 
-    def _note_progress(self, polled: Polled) -> None:
+    # -- records -----------------------------------------------------------------------------
+
+    def _read(self, polled: Polled | None) -> None:
+        if polled is None:
+            return
+        ended = set()
         for record in polled.records:
-            part = self._session.get(record.partition)
-            if part is not None and record.offset >= part.committed - 1:
-                part.done = True
+            part = self._parts[record.partition]
+            if record.offset < part.snapshots_end:
+                part.take(self._config, record)
+            if record.offset >= part.snapshots_end - 1:
+                ended.add(part.number)
         for number, end in polled.ends.items():
-            part = self._session.get(number)
-            if part is not None and end >= part.committed:
-                part.done = True
+            if end >= self._parts[number].snapshots_end:
+                ended.add(number)
+        for number in sorted(ended):
+            self._reader.stop(self._config.topics.snapshots, number)
+            self._measure(self._parts[number])
 
-    def _fold(self, records: list[Record]) -> bool:
-        """Step silently what lies between an asset's snapshot and the committed offset.
+    def _fold(self, polled: Polled | None) -> list[RestoredPartition]:
+        topic = self._config.topics.ticks
+        records = self._replay.released()
+        for number in {record.partition for record in records}:
+            self._reader.resume(topic, number)
+        if polled is not None:
+            records += polled.records
+        self._replay.fold(records, self._parts)
+        for number, offset in _read_to(records, polled).items():
+            part = self._parts[number]
+            part.read_to = max(part.read_to, offset)
+            if self._replay.holds(number):
+                self._reader.pause(topic, number)
+        finished = []
+        for number, part in list(self._parts.items()):
+            replaying = self._stages[number] is _Stage.REPLAYING
+            if replaying and part.read_to >= part.committed and not self._replay.holds(number):
+                finished.append(part.complete(self._config, self._log))
+                del self._parts[number]
+                self._leave(number)
+        return finished
 
-        False where a schema has to be known first; nothing was stepped then.
-        """
-        mine = []
-        for record in records:
-            part = self._session.get(record.partition)
-            if part is None or part.ledger is None:
-                continue
-            if record.offset < part.committed and record.offset not in part.ledger.skipped:
-                mine.append(record)
-        if mine:
-            rules = self._config.ingestion
-            decoded = decode(self._decoder, rules, mine, time.time_ns())
-            if decoded.waiting:
-                # What was known when these ticks were first read has to be known again.
-                if not all(self._resolve(schema_id) for _, schema_id in decoded.waiting.values()):
-                    time.sleep(0.02)
-                return False
-            self._refuse_unreadable(mine, decoded)
-            wanted = [
-                position
-                for position, (index, asset) in enumerate(
-                    zip(decoded.positions, decoded.asset_id, strict=True)
-                )
-                if mine[int(index)].offset
-                >= self._session[mine[int(index)].partition].begin_after.get(asset, 0)
-            ]
-            if wanted:
-                chosen = np.array(wanted)
-                decoded = decoded._replace(
-                    positions=decoded.positions[chosen],
-                    asset_id=[decoded.asset_id[i] for i in wanted],
-                    ticks=type(decoded.ticks)(*(column[chosen] for column in decoded.ticks)),
-                    request_id=[decoded.request_id[i] for i in wanted],
-                    state_tag=[decoded.state_tag[i] for i in wanted],
-                )
-                info, _ = self._stepper.step(mine, decoded, self._timeline, journal=False)
-                now = time.time_ns()
-                for record, asset in zip(info.records, info.asset_id, strict=True):
-                    part = self._session[record.partition]
-                    if part.ledger is not None:
-                        part.ledger.touch([asset], [record.offset], now)
-                        part.replayed += 1
-        return True
 
-    def _refuse_unreadable(self, records: list[Record], decoded: Decoded) -> None:
-        for rejection in decoded.rejected:
-            if rejection.reason in OUTSIDE_OF_THE_LOG:
-                record = records[rejection.index]
-                raise DataLossRefused(
-                    f"{self._config.topics.ticks}/{record.partition} offset {record.offset} was "
-                    f"decoded when it was first read, and cannot be now ({rejection.detail}); "
-                    "set schemas.registry_url to the registry that knows the schema"
-                )
-
-    def _timeline(self, partition: int) -> Timeline:
-        ledger = self._session[partition].ledger
-        if ledger is None:
-            raise RuntimeError("a partition is replayed before it was decided")
-        return Timeline(self._config.predictor, ledger.generations)
+def _read_to(records: list[Record], polled: Polled | None) -> dict[int, int]:
+    """First offset after what has been read, by partition; ends count control records too."""
+    offsets = {record.partition: record.offset + 1 for record in records}
+    for number, end in (polled.ends if polled is not None else {}).items():
+        offsets[number] = max(offsets.get(number, 0), end)
+    return offsets

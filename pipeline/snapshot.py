@@ -29,6 +29,10 @@ class SnapshotError(Exception):
     """A record of the snapshots topic cannot be used; the message says why."""
 
 
+class OtherVersion(SnapshotError):
+    """The record is sound, and written by a version whose records this one does not read."""
+
+
 class Origin(msgspec.Struct, frozen=True):
     """Whose state it is."""
 
@@ -108,7 +112,7 @@ def _open(value: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise SnapshotError("not a map")
     if body.get("version") != SCHEMA_VERSION:
-        raise SnapshotError(
+        raise OtherVersion(
             f"schema version {body.get('version')!r}, this worker reads {SCHEMA_VERSION}"
         )
     return body

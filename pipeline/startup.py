@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any, NamedTuple
 
-from consumers.reader import LogReader
+from consumers.reader import LogReader, Unanswered
+from pipeline.cluster import unreachable
 from pipeline.config import Config
 from pipeline.errors import ExitCode, UserError
 from pipeline.outputs import Framings
@@ -14,28 +15,37 @@ from pipeline.topics import preflight
 from producers.client import TransactionalProducer, Unreachable
 from schemas.codec import Framing, RecordName, schema_text
 
-REGISTRY_EXTRA = "schema.registry."
+RECORD_BYTES = 16 * 1024 * 1024
+"""Largest record that the producer takes where no topic asks for more."""
+
+MAXIMUM_RECORD_BYTES = 128 * 1024 * 1024
+"""Largest record that the producer takes at all: a fraction of its queue."""
 
 
 class Connection(NamedTuple):
-    """Clients that have answered once."""
+    """Clients that have answered once.
+
+    `largest_dead_letter`: bytes of a record that topic and producer take.
+    """
 
     producer: TransactionalProducer
     reader: LogReader
     framings: Framings
     registry: Registry | None
     partitions: int
+    largest_dead_letter: int
 
 
-def connect(config: Config, settings: dict[str, Any], maximum_bytes: int) -> Connection:
+def connect(config: Config, settings: dict[str, Any]) -> Connection:
     """Check topics, take the producer's identity, look up the schemas of the outputs.
 
     **Failure:** `UserError` with exit code 4 after `worker.startup_timeout_seconds`.
     """
     deadline = time.monotonic() + config.worker.startup_timeout_seconds
-    partitions = preflight(config, config.worker.startup_timeout_seconds)
+    topics = preflight(config, config.worker.startup_timeout_seconds)
+    record_bytes = min(max(topics.largest_dead_letter, RECORD_BYTES), MAXIMUM_RECORD_BYTES)
     producer = TransactionalProducer(
-        settings, config.transactional_id, config.kafka.transaction_timeout_ms, maximum_bytes
+        settings, config.transactional_id, config.kafka.transaction_timeout_ms, record_bytes
     )
     try:
         producer.initialise(max(deadline - time.monotonic(), 1.0))
@@ -45,11 +55,23 @@ def connect(config: Config, settings: dict[str, Any], maximum_bytes: int) -> Con
             f"within {config.worker.startup_timeout_seconds:g} s ({error}); check the cluster",
             ExitCode.PREFLIGHT,
         ) from None
-    reader = LogReader(settings, config.kafka.application_id, partitions)
-    reader.warm(max(deadline - time.monotonic(), 1.0))
+    reader = LogReader(settings, config.kafka.application_id, topics.partitions)
+    try:
+        reader.warm(max(deadline - time.monotonic(), 1.0))
+    except Unanswered:
+        raise unreachable(
+            config.kafka.bootstrap_servers, config.worker.startup_timeout_seconds
+        ) from None
     registry = Registry(config.schemas.registry_url) if config.schemas.registry_url else None
     framings = _framings(config, registry, deadline)
-    return Connection(producer, reader, framings, registry, partitions)
+    return Connection(
+        producer,
+        reader,
+        framings,
+        registry,
+        topics.partitions,
+        min(topics.largest_dead_letter, record_bytes),
+    )
 
 
 def _framings(config: Config, registry: Registry | None, deadline: float) -> Framings:

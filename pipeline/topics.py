@@ -28,6 +28,8 @@ rolled every few records where records carry event times."""
 SNAPSHOT_SEGMENT_BYTES = str(64 * 1024 * 1024)
 """Only closed segments are compacted, and a restore reads what is not."""
 DEAD_LETTER_HEADROOM_BYTES = 1_048_576
+LEAST_HEADROOM_BYTES = 16 * 1024
+"""What a dead letter's reason takes at most, beside the whole of the original."""
 DEFAULT_RECORD_BYTES = 1_048_588
 """Kafka's own default of `max.message.bytes`."""
 FOR_EVER = "-1"
@@ -67,7 +69,10 @@ def wanted_settings(name: str, input_settings: Mapping[str, str]) -> dict[str, s
         "cleanup.policy": "compact" if name == "snapshots" else "delete",
         "message.timestamp.type": "CreateTime",
         "message.timestamp.after.max.ms": NO_LIMIT,
+        "message.timestamp.before.max.ms": NO_LIMIT,
         "segment.ms": LONG_SEGMENT_MS,
+        # The producer fills its batches up to a little less, whatever the topic.
+        "max.message.bytes": str(DEFAULT_RECORD_BYTES),
     }
     if name == "snapshots":
         settings["segment.bytes"] = SNAPSHOT_SEGMENT_BYTES
@@ -76,13 +81,22 @@ def wanted_settings(name: str, input_settings: Mapping[str, str]) -> dict[str, s
         # delete the answers to them within minutes.
         settings["retention.ms"] = FOR_EVER
     if name == "dead_letters":
-        largest = int(input_settings.get("max.message.bytes") or DEFAULT_RECORD_BYTES)
-        settings["max.message.bytes"] = str(largest + DEAD_LETTER_HEADROOM_BYTES)
+        largest = _largest_record(input_settings) + DEAD_LETTER_HEADROOM_BYTES
+        settings["max.message.bytes"] = str(largest)
     return settings
 
 
+def _largest_record(settings: Mapping[str, str]) -> int:
+    return int(settings.get("max.message.bytes") or DEFAULT_RECORD_BYTES)
+
+
 _EXACT = ("cleanup.policy", "message.timestamp.type", "retention.ms")
-_AT_LEAST = ("message.timestamp.after.max.ms", "segment.ms", "max.message.bytes")
+_AT_LEAST = (
+    "message.timestamp.after.max.ms",
+    "message.timestamp.before.max.ms",
+    "segment.ms",
+    "max.message.bytes",
+)
 
 
 def differences(wanted: Mapping[str, str], existing: Mapping[str, str]) -> dict[str, str]:
@@ -194,8 +208,20 @@ def apply(
     return steps, dict(register(config))
 
 
-def preflight(config: Config, timeout_seconds: float) -> int:
-    """Check that every topic is there and fits; returns the partition count of the input.
+@dataclass(frozen=True)
+class Fitness:
+    """What a worker has to know about topics that fit.
+
+    - `partitions`: of the input, and so of every topic.
+    - `largest_dead_letter`: bytes of a record that the dead-letter topic takes.
+    """
+
+    partitions: int
+    largest_dead_letter: int
+
+
+def preflight(config: Config, timeout_seconds: float) -> Fitness:
+    """Check that every topic is there and fits.
 
     **Failure:** `UserError` with exit code 4 (6 for refused credentials) and one line that names
     field, topic and remedy.
@@ -217,20 +243,39 @@ def preflight(config: Config, timeout_seconds: float) -> int:
                 "another topic",
                 ExitCode.PREFLIGHT,
             )
-    _check_snapshots(cluster, config.topics.snapshots)
-    return count
-
-
-def _check_snapshots(cluster: Cluster, topic: str) -> None:
     try:
-        policy = cluster.settings([topic])[topic].get("cleanup.policy", "compact")
+        settings = cluster.settings(topics.values())
     except UserError as error:
-        if error.exit_code == ExitCode.AUTHENTICATION:
-            return  # a worker needs no right to read settings; `topics plan` tells its operator
-        raise
-    if policy != "compact":
-        raise UserError(
-            f"topics.snapshots = {topic!r}: cleanup.policy is {policy}, which deletes states that "
-            "are still needed; run `usp topics apply`",
-            ExitCode.PREFLIGHT,
-        )
+        if error.exit_code != ExitCode.AUTHENTICATION:
+            raise
+        # A worker needs no right to read settings; `topics plan` tells its operator.
+        return Fitness(count, DEFAULT_RECORD_BYTES)
+    for name in OUTPUTS:
+        fault = _unfit(name, settings[topics[name]], settings[config.topics.ticks])
+        if fault:
+            raise UserError(
+                f"topics.{name} = {topics[name]!r}: {fault}; run `usp topics apply`",
+                ExitCode.PREFLIGHT,
+            )
+    return Fitness(count, _largest_record(settings[config.topics.dead_letters]))
+
+
+def _unfit(name: str, output: Mapping[str, str], ticks: Mapping[str, str]) -> str | None:
+    """Why transactions would sooner or later fail for ever on a topic, or lose what they wrote."""
+    policy = output.get("cleanup.policy", "")
+    if name == "snapshots" and policy not in ("", "compact"):
+        return f"cleanup.policy is {policy}, which deletes states that are still needed"
+    largest, why = DEFAULT_RECORD_BYTES, "which the producer's batches may have"
+    if name == "dead_letters":
+        largest = _largest_record(ticks) + LEAST_HEADROOM_BYTES
+        why = "for the largest record of the input with the reason beside it"
+    accepts_after = int(ticks.get("message.timestamp.after.max.ms") or 0)
+    for setting, least, reason in (
+        ("max.message.bytes", largest, why),
+        ("message.timestamp.after.max.ms", accepts_after, "as the input accepts"),
+        ("message.timestamp.before.max.ms", int(NO_LIMIT), "since answers keep their tick's time"),
+    ):
+        found = output.get(setting)
+        if found and int(found) < least:
+            return f"{setting} is {found}, less than {least}, {reason}"
+    return None

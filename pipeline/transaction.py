@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.generations import pruned, structure_hash
-from pipeline.ledger import PartitionLedger, SnapshotPolicy
+from pipeline.ledger import PartitionLedger, Plan, SnapshotPolicy
 from pipeline.outputs import OutputWriter
 from pipeline.pool import StatePool
 from pipeline.snapshot import (
@@ -29,9 +29,6 @@ SNAPSHOTS_AT_ONCE = 500
 
 Announcement = tuple[str, str, str, str | None]
 """Kind, severity, detail and asset of an event of the worker."""
-
-Plan = tuple[list[str], int]
-"""Assets to snapshot, and the replay floor after that."""
 
 
 class Transactor:
@@ -61,30 +58,48 @@ class Transactor:
         """Put events of the worker into the next transaction that commits."""
         self._announcements += announcements
 
-    def produce(self, outgoing: list[Outgoing]) -> None:
+    def produce(self, outgoing: list[Outgoing], seconds: float) -> None:
         """Write records into the open transaction, opening one if need be."""
         self._producer.begin()
-        self._producer.produce(outgoing)
+        self._producer.produce(outgoing, seconds)
 
     def commit(self, offsets: Mapping[int, int], seconds: float) -> None:
         """Write what is due at these offsets and commit; raises what the producer raises."""
         now_ns = time.time_ns()
-        policy = self._policy(SNAPSHOTS_AT_ONCE)
-        plans = {p: self.ledgers[p].plan(offset, now_ns, policy) for p, offset in offsets.items()}
+        plans = {}
+        left = SNAPSHOTS_AT_ONCE
+        # The partition that has waited longest comes first, so that none waits for ever.
+        for partition in sorted(offsets, key=lambda p: self.ledgers[p].oldest_ns() or now_ns):
+            ledger = self.ledgers[partition]
+            plan = ledger.plan(offsets[partition], now_ns, self._policy(left))
+            left -= len(plan.assets) - ledger.due
+            plans[partition] = plan
         self._commit(offsets, plans, seconds)
 
-    def snapshot_oldest(self, partition: int, offset: int, seconds: float) -> bool:
-        """Cover up to a bounded number of assets in a transaction of its own at the committed
-        offset, oldest first; False where nothing is uncovered."""
-        ledger = self.ledgers[partition]
-        assets = ledger.uncovered(SNAPSHOTS_AT_ONCE)
-        if not assets:
+    def snapshot_oldest(self, offsets: Mapping[int, int], seconds: float) -> bool:
+        """Cover up to a bounded number of assets of these partitions in a transaction of its own
+        at their committed offsets, oldest first; False where nothing is uncovered."""
+        candidates = sorted(
+            (seen_ns, partition, asset)
+            for partition in offsets
+            for seen_ns, asset in self.ledgers[partition].oldest(SNAPSHOTS_AT_ONCE)
+        )[:SNAPSHOTS_AT_ONCE]
+        if not candidates:
             return False
-        ledger.mark_due(assets)
-        plan = ledger.plan(offset, time.time_ns(), self._policy(0))
-        self._commit({partition: offset}, {partition: plan}, seconds)
+        for _, partition, asset in candidates:
+            self.ledgers[partition].mark_due([asset])
+        now_ns = time.time_ns()
+        touched = {partition: offsets[partition] for _, partition, _ in candidates}
+        policy = self._policy(0)
+        plans = {p: self.ledgers[p].plan(offset, now_ns, policy) for p, offset in touched.items()}
+        self._commit(touched, plans, seconds)
         self.confirm()
         return True
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the open transaction has so many snapshots to take that it should commit."""
+        return sum(ledger.due for ledger in self.ledgers.values()) >= SNAPSHOTS_AT_ONCE
 
     def confirm(self) -> None:
         """The planned transaction is committed."""
@@ -101,11 +116,12 @@ class Transactor:
         for ledger in self.ledgers.values():
             ledger.forget()
 
-    def overdue(self, partition: int) -> bool:
-        """Whether a tick of the partition has been uncovered for longer than allowed."""
-        oldest = self.ledgers[partition].oldest_ns()
-        age_ns = int(self._config.snapshot.max_age_seconds * NANOSECONDS)
-        return oldest is not None and oldest < time.time_ns() - age_ns
+    def overdue(self, offsets: Mapping[int, int]) -> bool:
+        """Whether a tick of these partitions has been uncovered for longer, or lies further behind
+        its partition's offset, than allowed."""
+        now_ns = time.time_ns()
+        policy = self._policy(0)
+        return any(self.ledgers[p].is_overdue(at, now_ns, policy) for p, at in offsets.items())
 
     def _policy(self, most: int) -> SnapshotPolicy:
         rules = self._config.snapshot
@@ -118,6 +134,12 @@ class Transactor:
         metadata = {}
         for partition, (assets, floor) in plans.items():
             ledger = self.ledgers[partition]
+            # A tombstone ends what may stand before it; only the fresh snapshot counts then.
+            outgoing += [
+                self._record(partition, asset.encode(), None)
+                for asset in assets
+                if asset in ledger.owed
+            ]
             outgoing += self._snapshots(partition, assets, offsets[partition])
             if ledger.control_due:
                 outgoing.append(self._control(partition, ledger, floor))
@@ -127,7 +149,7 @@ class Transactor:
             self._outputs.worker_event(kind, severity, detail, asset)
             for kind, severity, detail, asset in self._announcements
         ]
-        self.produce(outgoing)
+        self.produce(outgoing, seconds)
         self._producer.commit(self._config.topics.ticks, metadata, self._group_metadata(), seconds)
 
     def _snapshots(self, partition: int, assets: list[str], offset: int) -> list[Outgoing]:
@@ -157,7 +179,7 @@ class Transactor:
         )
         return self._record(partition, CONTROL_KEY, encode_control(control))
 
-    def _record(self, partition: int, key: bytes, value: bytes) -> Outgoing:
+    def _record(self, partition: int, key: bytes, value: bytes | None) -> Outgoing:
         return Outgoing(self._config.topics.snapshots, partition, key, value, 0, [])
 
     def _origin(self, partition: int) -> Origin:

@@ -71,7 +71,7 @@ def follow(config: Config, view: View) -> Iterator[list[bytes]]:
         "enable.partition.eof": False,
         "fetch.wait.max.ms": 50,
     }
-    consumer = make_client(Consumer, settings)
+    consumer = make_client(config, Consumer, settings)
     start = OFFSET_BEGINNING if view.from_beginning else OFFSET_END
     consumer.assign([TopicPartition(topic, number, start) for number in range(partitions)])
     try:

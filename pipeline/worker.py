@@ -2,57 +2,51 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from consumers.client import Membership, RebalanceHandlers, TickConsumer
 from consumers.events import Polled, Record
-from consumers.reader import LogReader, Unanswered
 from consumers.settings import common
 from pipeline import core
 from pipeline.config import Config
+from pipeline.coverage import Coverage
+from pipeline.dead_letters import DeadLetters
 from pipeline.generations import Timeline
 from pipeline.log import Log
-from pipeline.outputs import Framings, OutputWriter
+from pipeline.outputs import OutputWriter
+from pipeline.patience import Patience
 from pipeline.placement import Placement
 from pipeline.pool import StatePool
 from pipeline.processing import OUTSIDE_OF_THE_LOG, Stepper, decode, next_positions
-from pipeline.recovery import RestoredPartition
+from pipeline.recovery import Kept, RestoredPartition
+from pipeline.reports import Reports
 from pipeline.restore import Restorer
+from pipeline.settlement import Settlement, StoppedWithoutBroker
+from pipeline.startup import Connection
 from pipeline.transaction import Transactor
 from pipeline.writer_schemas import WriterSchemas
-from producers.client import (
-    Abortable,
-    OutcomeUnknown,
-    Outgoing,
-    ProducerLost,
-    TransactionalProducer,
-    Unreachable,
-)
+from producers.client import Outgoing
 from schemas.codec import TickDecoder
+
+__all__ = ["StoppedWithoutBroker", "Worker", "client_settings"]
 
 IDLE_POLL_SECONDS = 0.1
 BUSY_POLL_SECONDS = 0.002
-COMMIT_SECONDS = 5.0
-"""Budget of one commit; below the transaction timeout, so that an expired one is noticed."""
+RESTORE_POLL_SECONDS = 0.02
 
 REVOKE_SECONDS = 10.0
-"""Budget of all snapshots at a revocation; the group waits for us meanwhile."""
+"""Budget of a revocation, last commit and snapshots; the group waits for us meanwhile."""
 
-RECONNECT_SECONDS = 5.0
+RESERVE_SECONDS = 2.0
+"""Of a budget, what snapshots leave for what comes after them."""
+
 LONG_STEP = 0.25
 """Share of the transaction timeout above which a micro-batch counts as long."""
 
 FLOOR_CHECK_SECONDS = 1.0
-REPORT_SECONDS = 10.0
-ASSIGNMENT_SECONDS = 30.0
 MAX_POLL_INTERVAL_MS = 300_000
-
-
-class StoppedWithoutBroker(Exception):
-    """Asked to stop while the broker is away: nothing is lost, the next start replays."""
 
 
 def client_settings(config: Config) -> dict[str, Any]:
@@ -61,50 +55,49 @@ def client_settings(config: Config) -> dict[str, Any]:
 
 
 class Worker:
-    """Performs the effects of `pipeline.core` on real clients and the real device."""
+    """Performs the effects of `pipeline.core` on real clients and the real device.
+
+    `patience` limits what it does after `stop`.
+    """
 
     def __init__(
         self,
         config: Config,
         pool: StatePool,
-        producer: TransactionalProducer,
-        reader: LogReader,
-        framings: Framings,
-        registry: Any,
-        partitions: int,
+        connection: Connection,
         environment: str,
         log: Log,
+        patience: Patience | None = None,
     ) -> None:
         self._config = config
         self._pool = pool
-        self._producer = producer
-        self._reader = reader
         self._log = log
+        self._patience = patience or Patience()
         self._core = core.CoreState()
         self._committed: dict[int, int] = {}
         self._waiting: dict[int, int] = {}
         self._uncommitted_starts: set[int] = set()
         self._passed_over = False
         self._undone = 0
-        self._stop_deadline: float | None = None
         self._step_seconds = 0.0
-        self._placement = Placement(partitions)
-        self._placement_reported = (0, 0)
-        self._next_report = 0.0
-        self._assigned_once = False
-        self._expect_assignment_by = 0.0
         self._next_floor_check = 0.0
-        self._stop = threading.Event()
         self._closed = False
+        self._placement = Placement(connection.partitions)
+        self._reports = Reports(log, config.kafka.group_protocol, self._placement)
         self._decoder = TickDecoder(
-            max_bytes=config.schemas.max_tick_bytes, registry=registry is not None
+            max_bytes=config.schemas.max_tick_bytes, registry=connection.registry is not None
         )
-        self._schemas = WriterSchemas(registry, self._decoder, log)
+        self._schemas = WriterSchemas(connection.registry, self._decoder, log)
         self._stepper = Stepper(pool)
-        self._outputs = OutputWriter(config.topics, framings, config.telemetry.every_ticks)
+        self._outputs = OutputWriter(
+            config.topics, connection.framings, config.telemetry.every_ticks
+        )
+        self._dead_letters = DeadLetters(
+            config.topics, config.instance, connection.largest_dead_letter
+        )
         self._restorer = Restorer(
             config,
-            reader,
+            connection.reader,
             pool,
             self._stepper,
             self._decoder,
@@ -112,49 +105,52 @@ class Worker:
             environment,
             log,
         )
-        kafka = config.kafka
-        static = kafka.static_membership and kafka.group_protocol == "classic"
         self._consumer = TickConsumer(
             client_settings(config),
-            Membership(
-                group=kafka.application_id,
-                partitions=partitions,
-                instance_id=config.instance if static else None,
-                protocol=kafka.group_protocol,
-                assignment=kafka.assignment,
-                session_timeout_ms=kafka.session_timeout_ms,
-                max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
-            ),
+            membership(config, connection.partitions),
             config.topics.ticks,
             RebalanceHandlers(self._on_assigned, self._on_revoked, self._on_lost),
         )
         self._transactor = Transactor(
-            config, pool, producer, self._outputs, self._consumer.group_metadata, environment
+            config,
+            pool,
+            connection.producer,
+            self._outputs,
+            self._consumer.group_metadata,
+            environment,
+        )
+        self._coverage = Coverage(config, self._transactor, self._placement)
+        self._settlement = Settlement(
+            connection.producer,
+            self._transactor,
+            connection.reader,
+            config.topics.ticks,
+            config.kafka.transaction_timeout_ms,
+            self._patience,
+            log,
         )
 
     # -- life --------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Ask the loop to finish, commit, snapshot and leave."""
-        self._stop.set()
+        self._patience.stop(self._config.worker.shutdown_timeout_seconds)
 
     def run(self) -> None:
         """Join the group and work until `stop`; raises what ends a worker otherwise."""
         self._consumer.subscribe()
-        self._expect_assignment_by = time.monotonic() + ASSIGNMENT_SECONDS
         self._log.info("joined", group=self._config.kafka.application_id)
         while not self._closed:
-            if self._stop.is_set():
-                self._stop_deadline = (
-                    time.monotonic() + self._config.worker.shutdown_timeout_seconds
-                )
+            if self._patience.stopping:
                 self._dispatch(core.StopRequested())
-                continue
-            self._turn()
+            else:
+                self._turn()
         self._schemas.close()
 
     def _turn(self) -> None:
-        for restored in self._restorer.turn():
+        # Nobody else has to wait for a partition that is being rebuilt.
+        patience = 0.0 if self._core.running() else RESTORE_POLL_SECONDS
+        for restored in self._restorer.turn(patience):
             self._take_over(restored)
         self._resume_known()
         self._settle_starts()
@@ -171,19 +167,27 @@ class Worker:
         self._dispatch(core.Due(time.monotonic_ns(), self._commit_interval_ns()))
         self._move_idle_floors()
         self._schemas.refresh()
-        self._report()
+        self._reports.complaints(polled.complaints)
+        self._reports.turn()
 
     def _commit_interval_ns(self) -> int:
         # A transaction stays open over the next micro-batch. Where that takes long against the
         # transaction timeout, each one is committed by itself, or none ever would be.
         longest = self._config.kafka.transaction_timeout_ms / 1000 * LONG_STEP
-        if self._step_seconds > longest:
+        if self._step_seconds > longest or self._transactor.is_full:
             return 0
+        if self._transactor.overdue(self._committed_of_held()):
+            return 0  # one bounded transaction takes only part of what is overdue
         return self._config.worker.commit_interval_ms * 1_000_000
+
+    def _committed_of_held(self) -> dict[int, int]:
+        return {partition: self._committed[partition] for partition in self._core.holding()}
 
     def _wait(self) -> float:
         if self._restorer.busy:
             return BUSY_POLL_SECONDS
+        if self._next_floor_check == 0.0:
+            return 0.0
         began = self._core.began_ns
         if began is None:
             return IDLE_POLL_SECONDS
@@ -229,7 +233,7 @@ class Worker:
             record = records[rejection.index]
             if rejection.reason in OUTSIDE_OF_THE_LOG:
                 self._transactor.ledgers[record.partition].skip(record.offset)
-            outgoing.append(self._outputs.dead_letter(record, rejection, self._config.instance))
+            outgoing.append(self._dead_letters.make(record, rejection))
         if len(decoded.positions):
             info, results = self._stepper.step(
                 records,
@@ -240,7 +244,7 @@ class Worker:
                 journal=True,
             )
             self._step_seconds = info.step_seconds
-            self._note_coverage(info.records, info.asset_id, results, now_ns)
+            self._coverage.note(info, results, now_ns)
             outgoing += self._outputs.step_outputs(info, results)
         positions = next_positions(records, decoded.waiting)
         if outgoing and not self._write(outgoing):
@@ -253,56 +257,9 @@ class Worker:
             self._dispatch(core.Suspended(partition))
         return positions
 
-    def _note_coverage(
-        self, records: Iterable[Record], assets: Iterable[str], results: Any, now_ns: int
-    ) -> None:
-        every = self._config.snapshot.every_ticks
-        if self._config.ingestion.clock == "wall":
-            every = 1  # decisions on the host's clock cannot be replayed
-        due = results.answered & (results.answered_ticks % every == 0)
-        touched: dict[int, tuple[list[str], list[int]]] = {}
-        for record, asset, is_due in zip(records, assets, due.tolist(), strict=True):
-            names, offsets = touched.setdefault(record.partition, ([], []))
-            names.append(asset)
-            offsets.append(record.offset)
-            if is_due:
-                self._transactor.ledgers[record.partition].mark_due([asset])
-        for partition, (names, offsets) in touched.items():
-            self._transactor.ledgers[partition].touch(names, offsets, now_ns)
-        is_first = (results.answered_ticks == 1) & results.answered
-        if is_first.any():
-            for record, asset, new in zip(records, assets, is_first.tolist(), strict=True):
-                if new:
-                    self._placement.first_seen(record.partition, [asset])
-
-    def _report(self) -> None:
-        """Say now and then what an operator should know and no error shows."""
-        now = time.monotonic()
-        if now < self._next_report:
-            return
-        self._next_report = now + REPORT_SECONDS
-        if not self._assigned_once and now > self._expect_assignment_by:
-            self._expect_assignment_by = now + ASSIGNMENT_SECONDS
-            self._log.warning(
-                "no_assignment_yet",
-                protocol=self._config.kafka.group_protocol,
-                remedy='kafka.group_protocol = "consumer" needs brokers 4.0 or newer; a static '
-                "member waits for its session, at most kafka.session_timeout_ms",
-            )
-        found = (self._placement.misplaced, self._placement.split)
-        if found != self._placement_reported:
-            self._placement_reported = found
-            self._log.warning(
-                "placement",
-                assets_not_where_murmur2_puts_them=found[0],
-                assets_in_several_partitions=found[1],
-                meaning="state belongs to (partition, asset); give producers "
-                "partitioner=murmur2_random",
-            )
-
     def _write(self, outgoing: list[Outgoing]) -> bool:
         """Produce inside the transaction; False where it had to be undone."""
-        return self._attempt(lambda: self._transactor.produce(outgoing))
+        return self._attempt(lambda seconds: self._transactor.produce(outgoing, seconds))
 
     # -- the core ----------------------------------------------------------------------------
 
@@ -314,13 +271,17 @@ class Worker:
     def _perform(self, effect: core.Effect) -> None:
         match effect:
             case core.Restore(partitions, retained):
-                self._restorer.request(partitions, retained)
+                kept = {
+                    partition: Kept(offset, self._transactor.ledgers[partition].generation.number)
+                    for partition, offset in retained.items()
+                }
+                self._restorer.request(partitions, kept)
             case core.ResumeAt(partition, offset):
                 self._consumer.resume_at(partition, offset)
             case core.Pause(partitions):
                 self._consumer.pause(partitions)
             case core.Commit(offsets):
-                if self._attempt(lambda: self._transactor.commit(offsets, COMMIT_SECONDS)):
+                if self._attempt(lambda seconds: self._transactor.commit(offsets, seconds)):
                     self._dispatch(core.Committed())
             case core.KeepState(offsets):
                 self._pool.commit()
@@ -328,7 +289,7 @@ class Worker:
                 self._committed.update(offsets)
                 self._uncommitted_starts -= offsets.keys()
             case core.Abort():
-                self._abort()
+                self._settlement.abort()
             case core.UndoState():
                 self._undone += 1
                 self._pool.rollback()
@@ -336,80 +297,24 @@ class Worker:
             case core.Rewind(partition, offset, _):
                 self._consumer.rewind(partition, offset)
             case core.Drain(partitions):
-                self._drain(partitions)
+                offsets = {partition: self._committed[partition] for partition in partitions}
+                self._settlement.drain(offsets, RESERVE_SECONDS)
             case core.Forget(partitions):
                 self._forget(partitions)
             case core.Close():
                 self._consumer.close()
                 self._closed = True
 
-    def _attempt(self, call: Callable[[], None]) -> bool:
+    def _attempt(self, call: Callable[[float], None]) -> bool:
         """Run a call of the producer; on failure let the core undo, and say False."""
-        try:
-            call()
+        failed = self._settlement.attempt(call, self._partitions_in_question)
+        if failed is None:
             return True
-        except Abortable as error:
-            self._log.warning("transaction_aborted", reason=str(error))
-            self._dispatch(core.CommitRefused())
-        except (OutcomeUnknown, ProducerLost) as error:
-            self._log.warning("producer_replaced", reason=str(error))
-            self._replace_producer()
-            self._dispatch(core.ProducerReplaced(self._offsets_at_broker()))
+        self._dispatch(failed)
         return False
 
-    def _abort(self) -> None:
-        try:
-            self._producer.abort(COMMIT_SECONDS)
-        except (Abortable, OutcomeUnknown, ProducerLost) as error:
-            self._log.warning("producer_replaced", reason=str(error))
-            self._replace_producer()
-
-    def _replace_producer(self) -> None:
-        """A new producer under the same identity: it ends whatever the old one left open."""
-        self._producer.abandon()
-        while True:
-            try:
-                self._producer.initialise(RECONNECT_SECONDS)
-                return
-            except (Unreachable, ProducerLost, Abortable) as error:
-                self._log.warning("broker_away", reason=str(error))
-                self._give_up_if_stopping("the broker is away")
-
-    def _offsets_at_broker(self) -> Mapping[int, int]:
-        partitions = sorted({*self._core.partitions, *(self._core.intent or {})})
-        while True:
-            try:
-                located = self._reader.committed(
-                    self._config.topics.ticks, partitions, RECONNECT_SECONDS
-                )
-            except Unanswered as error:
-                self._log.warning("broker_away", reason=str(error))
-                self._give_up_if_stopping("the committed offsets cannot be read")
-                continue
-            return {p: found.offset for p, found in located.items() if found.offset is not None}
-
-    def _give_up_if_stopping(self, why: str) -> None:
-        if self._stop.wait(0.2):
-            raise StoppedWithoutBroker(why)
-
-    # -- snapshots at the end ----------------------------------------------------------------
-
-    def _drain(self, partitions: tuple[int, ...]) -> None:
-        """Snapshot what is uncovered, so that whoever comes next replays nothing."""
-        deadline = self._stop_deadline or time.monotonic() + REVOKE_SECONDS
-        for partition in partitions:
-            offset = self._committed[partition]
-            try:
-                while (left := deadline - time.monotonic()) > 0:
-                    seconds = max(min(left, COMMIT_SECONDS), 0.5)
-                    if not self._transactor.snapshot_oldest(partition, offset, seconds):
-                        break
-            except (Abortable, OutcomeUnknown, ProducerLost) as error:
-                # Without these snapshots the next owner replays more; nothing is lost.
-                self._log.warning("drain_ended_early", partition=partition, reason=str(error))
-                self._transactor.forget()
-                self._abort()
-                return
+    def _partitions_in_question(self) -> set[int]:
+        return {*self._core.partitions, *(self._core.intent or {})}
 
     def _forget(self, partitions: tuple[int, ...]) -> None:
         self._restorer.cancel(partitions)
@@ -425,12 +330,13 @@ class Worker:
 
     def _on_assigned(self, partitions: tuple[int, ...]) -> None:
         self._log.info("assigned", partitions=partitions)
-        self._assigned_once = True
+        self._reports.assigned()
         self._dispatch(core.Assigned(partitions, self._consumer.incremental))
 
     def _on_revoked(self, partitions: tuple[int, ...]) -> None:
         self._log.info("revoked", partitions=partitions)
-        self._dispatch(core.Revoked(partitions, self._consumer.incremental))
+        with self._patience.within(REVOKE_SECONDS):
+            self._dispatch(core.Revoked(partitions, self._consumer.incremental))
 
     def _on_lost(self, partitions: tuple[int, ...]) -> None:
         self._log.warning("lost", partitions=partitions)
@@ -443,7 +349,7 @@ class Worker:
         if restored.is_new or self._transactor.ledgers[partition].control_due:
             self._uncommitted_starts.add(partition)
         self._committed[partition] = restored.committed
-        self._placement.first_seen(partition, self._pool.assets(partition))
+        self._placement.restored(partition, self._pool.assets(partition))
         self._transactor.announce(restored.announcements)
         self._dispatch(core.Restored(partition, restored.committed))
 
@@ -470,10 +376,28 @@ class Worker:
                     self._dispatch(core.Resumed(other))
 
     def _move_idle_floors(self) -> None:
-        """Ticks that nothing follows get their snapshot when they are old."""
+        """Ticks that nothing follows get their snapshot when they are old: as many bounded
+        transactions as it takes, with a poll between two of them."""
         now = time.monotonic()
         if now < self._next_floor_check or self._core.began_ns is not None:
             return
         self._next_floor_check = now + FLOOR_CHECK_SECONDS
-        if any(self._transactor.overdue(partition) for partition in self._core.holding()):
+        if self._transactor.overdue(self._committed_of_held()):
             self._dispatch(core.Due(time.monotonic_ns(), 0, forced=True))
+            if self._transactor.overdue(self._committed_of_held()):
+                self._next_floor_check = 0.0
+
+
+def membership(config: Config, partitions: int) -> Membership:
+    """This worker's place in its group."""
+    kafka = config.kafka
+    static = kafka.static_membership and kafka.group_protocol == "classic"
+    return Membership(
+        group=kafka.application_id,
+        partitions=partitions,
+        instance_id=config.instance if static else None,
+        protocol=kafka.group_protocol,
+        assignment=kafka.assignment,
+        session_timeout_ms=kafka.session_timeout_ms,
+        max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
+    )

@@ -10,6 +10,36 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
+from producers.errors import (
+    Abortable,
+    AuthenticationFailed,
+    Fenced,
+    OutcomeUnknown,
+    ProducerLost,
+    SettingsRefused,
+    Unreachable,
+    reaction,
+)
+
+__all__ = [
+    "Abortable",
+    "AuthenticationFailed",
+    "Fenced",
+    "Headers",
+    "OutcomeUnknown",
+    "Outgoing",
+    "ProducerLost",
+    "SettingsRefused",
+    "TransactionalProducer",
+    "Unreachable",
+]
+
+SHARE_OF_OFFSETS = 0.6
+"""Of the time for a commit; the commit itself must not find it all used up."""
+
+GRACE_SECONDS = 0.5
+"""Time beyond its own timeout that a call gets to come back by itself."""
+
 Headers = list[tuple[str, str | bytes | None]]
 
 
@@ -24,35 +54,11 @@ class Outgoing(NamedTuple):
     headers: Headers
 
 
-class Abortable(Exception):
-    """The transaction cannot commit: abort, undo, rewind, go on."""
-
-
-class OutcomeUnknown(Exception):
-    """A commit or abort got no answer: make a new producer and look at the offsets."""
-
-
-class ProducerLost(Exception):
-    """The producer's epoch expired without another worker: make a new one, undo, go on."""
-
-
-class Fenced(Exception):
-    """Another worker runs under the same transactional id: exit."""
-
-
-class AuthenticationFailed(Exception):
-    """The cluster refuses the credentials or the ACLs: exit."""
-
-
-class Unreachable(Exception):
-    """The cluster did not answer in time: keep trying, not ready but alive."""
-
-
 class TransactionalProducer:
     """One transaction at a time under a stable identity.
 
-    Every call raises one of this module's exceptions, named for the reaction, and nothing
-    else. Calls that the broker asks to repeat are repeated until `deadline_seconds`.
+    Every call raises one of the exceptions of `producers.errors`, named for the reaction, and
+    nothing else. Calls that the broker asks to repeat are repeated until `deadline_seconds`.
     """
 
     def __init__(
@@ -62,19 +68,20 @@ class TransactionalProducer:
         transaction_timeout_ms: int,
         maximum_bytes: int,
     ) -> None:
+        # What only tunes can be overridden by `base`; what exactly-once rests on cannot.
         self._settings = {
-            **base,
-            "transactional.id": transactional_id,
-            "transaction.timeout.ms": transaction_timeout_ms,
             "linger.ms": 5,
             # A broker that still writes the markers of the last commit answers "concurrent
             # transactions"; the default back-off of 100 ms would then be every commit's cost.
             "retry.backoff.ms": 5,
-            "partitioner": "murmur2_random",
             "compression.type": "lz4",
-            "message.max.bytes": maximum_bytes,
             "queue.buffering.max.messages": 500_000,
             "queue.buffering.max.kbytes": 262_144,
+            **base,
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": transaction_timeout_ms,
+            "partitioner": "murmur2_random",
+            "message.max.bytes": maximum_bytes,
         }
         self._timeout_seconds = transaction_timeout_ms / 1000.0
         self._producer: Producer | None = None
@@ -82,12 +89,25 @@ class TransactionalProducer:
         self.open = False
 
     def initialise(self, deadline_seconds: float) -> None:
-        """Take the identity: fences an older holder and aborts what it left open."""
-        self._producer = Producer(self._settings)
+        """Take the identity: fences an older holder and aborts what it left open.
+
+        After `Unreachable` it may be called again and goes on where it was.
+        """
+        if self._producer is None:
+            try:
+                self._producer = Producer(self._settings)
+            except (KafkaException, ValueError, TypeError) as error:
+                reason = error.args[0]
+                text = reason.str() if isinstance(reason, KafkaError) else str(error)
+                raise SettingsRefused(text) from None
         self.open = False
-        self._repeat(
-            lambda left: self._client.init_transactions(left), deadline_seconds, Unreachable
-        )
+        try:
+            self._repeat(
+                lambda left: self._client.init_transactions(left), deadline_seconds, Unreachable
+            )
+        except ProducerLost:
+            self.abandon()
+            raise
 
     @property
     def _client(self) -> Producer:
@@ -102,9 +122,10 @@ class TransactionalProducer:
             self.open = True
             self._began = time.monotonic()
 
-    def produce(self, records: Iterable[Outgoing]) -> None:
-        """Queue records inside the open transaction; blocks while the queue is full."""
+    def produce(self, records: Iterable[Outgoing], deadline_seconds: float) -> None:
+        """Queue records inside the open transaction; waits while the queue is full."""
         client = self._client
+        deadline = time.monotonic() + deadline_seconds
         for record in records:
             while True:
                 try:
@@ -118,8 +139,13 @@ class TransactionalProducer:
                     )
                     break
                 except BufferError:
+                    if time.monotonic() > deadline:
+                        raise Abortable("the broker takes no more records") from None
                     self._guard(lambda: client.poll(0.05))
                 except KafkaException as error:
+                    # What failed is the transaction, earlier; the call that ends it says why.
+                    if error.args[0].code() == KafkaError._STATE:
+                        raise Abortable("the transaction has failed already") from None
                     raise self._classified(error) from None
         self._guard(lambda: client.poll(0))
 
@@ -141,29 +167,39 @@ class TransactionalProducer:
             lambda left: _within(
                 left, lambda: client.send_offsets_to_transaction(positions, group_metadata, left)
             ),
-            deadline_seconds,
+            SHARE_OF_OFFSETS * deadline_seconds,
             Abortable,
         )
         self._repeat(
             lambda left: self._client.commit_transaction(left),
-            max(deadline - time.monotonic(), 1.0),
+            deadline - time.monotonic(),
             OutcomeUnknown,
         )
         self.open = False
 
     def abort(self, deadline_seconds: float) -> None:
         """Abort the open transaction, if any."""
-        if self.open:
-            self._guard(lambda: self._client.purge(in_queue=True, in_flight=False, blocking=False))
-            self._repeat(
-                lambda left: self._client.abort_transaction(left), deadline_seconds, OutcomeUnknown
-            )
-            self.open = False
+        if not self.open:
+            return
+        deadline = time.monotonic() + deadline_seconds
+        # What is queued is delivered first, though it is void. Dropping it from outside leaves a
+        # gap in the sequence numbers, on which the next transaction breaks; leaving it to the
+        # abort lets the end overtake the transaction's registration at the coordinator, which
+        # is fatal (librdkafka issue 4849).
+        self._guard(lambda: self._client.flush(deadline_seconds / 2))
+        self._repeat(
+            lambda left: self._client.abort_transaction(left),
+            max(deadline - time.monotonic(), 0.1),
+            OutcomeUnknown,
+        )
+        self.open = False
 
     def abandon(self) -> None:
         """Give up on the client without waiting for it; `initialise` makes another."""
-        _ABANDONED.append(self._producer)
-        self._producer = None
+        # Destroying waits for the client's own threads. It happens in a thread of its own, or in
+        # the call that is still inside of the client, whichever lets go last.
+        held, self._producer = [self._producer], None
+        threading.Thread(target=held.clear, name="dispose", daemon=True).start()
         self.open = False
 
     def _guard(self, call: Callable[[], Any]) -> None:
@@ -196,17 +232,21 @@ class TransactionalProducer:
     def _classified(self, error: KafkaException) -> Exception:
         # The broker fences a producer for two reasons: another one took its identity, or its
         # own transaction outlived the timeout. Only the first must end this worker.
-        reaction = _reaction(error)
+        wanted = reaction(self._cause(error.args[0]))
         expired = self.open and time.monotonic() - self._began > 0.9 * self._timeout_seconds
-        if isinstance(reaction, Fenced) and expired:
-            return ProducerLost(str(reaction))
-        return reaction
+        if isinstance(wanted, Fenced) and expired:
+            return ProducerLost(str(wanted))
+        return wanted
 
-
-_ABANDONED: list[Any] = []
-"""Clients inside a call that never returns; destroying one would wait for that call."""
-
-GRACE_SECONDS = 0.5
+    def _cause(self, error: KafkaError) -> KafkaError:
+        """The error behind `_FATAL`, which some calls put in its place."""
+        if error.code() != KafkaError._FATAL:
+            return error
+        try:
+            self._client.begin_transaction()  # never succeeds after a fatal error, and names it
+        except KafkaException as named:
+            return named.args[0]
+        return error
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> None:
@@ -226,39 +266,3 @@ def _within(seconds: float, call: Callable[[], Any]) -> None:
         outcome.result(seconds + GRACE_SECONDS)
     except TimeoutError:
         raise ProducerLost("the group coordinator does not answer") from None
-
-
-AUTHENTICATION_CODES = frozenset(
-    {
-        KafkaError.SASL_AUTHENTICATION_FAILED,
-        KafkaError._AUTHENTICATION,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    }
-)
-
-
-def _reaction(error: KafkaException) -> Exception:
-    """What to do about a failed call."""
-    kafka_error = error.args[0]
-    text = f"{kafka_error.name()}: {kafka_error.str()}"
-    if kafka_error.code() in AUTHENTICATION_CODES:
-        return AuthenticationFailed(text)
-    if kafka_error.code() in (
-        KafkaError._FENCED,
-        KafkaError.PRODUCER_FENCED,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-    ):
-        return Fenced(text)
-    if kafka_error.code() in (
-        KafkaError.INVALID_PRODUCER_ID_MAPPING,
-        KafkaError.UNKNOWN_PRODUCER_ID,
-        KafkaError.INVALID_TXN_STATE,
-    ):
-        return ProducerLost(text)
-    if kafka_error.txn_requires_abort():
-        return Abortable(text)
-    # Fatal, or neither retriable nor abortable: nothing can be concluded about the transaction.
-    return ProducerLost(text)

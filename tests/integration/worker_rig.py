@@ -5,29 +5,42 @@ The producer is not ours in design: confluent-kafka and fastavro, key = asset.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fastavro
 import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from pipeline import device
+from pipeline.config import load
+from pipeline.log import Log
+from pipeline.pool import StatePool
+from pipeline.startup import connect
+from pipeline.topics import wanted_settings
+from pipeline.worker import Worker, client_settings
 from predictor import FunctionalPredictor, Observation, PredictorConfig
+from producers.client import TransactionalProducer
 from schemas.codec import decode_record, load_schema
 
 PARTITIONS = 4
 PATIENCE_SECONDS = 60.0
+STOP_SECONDS = 25.0
+"""What is promised of a stop, whatever the worker and its broker are doing."""
+
 BASE_NS = 1_700_000_000_000_000_000
 SECOND_NS = 1_000_000_000
 
@@ -39,6 +52,7 @@ SINGLE_OBJECT_HEADER = b"\xc3\x01" + bytes.fromhex(
 )
 
 Source = tuple[int, int]
+Producing = TypeVar("Producing", bound=TransactionalProducer)
 
 COMPARED_FIELDS = (
     "sequence",
@@ -117,9 +131,9 @@ class WorkerProcess:
         self.process.wait()
 
     def terminate(self) -> int:
-        """SIGTERM, and the exit code."""
+        """SIGTERM, and the exit code, which has to come in time."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(PATIENCE_SECONDS)
+        return self.process.wait(STOP_SECONDS)
 
     @property
     def text(self) -> str:
@@ -141,6 +155,45 @@ class WorkerProcess:
             return len(self.events(name)) >= count
 
         wait_for(there, f"{name} in the worker's log")
+
+
+def in_process_worker(
+    rig: Rig, producer_type: type[Producing], log: Log, **settings: str
+) -> tuple[Worker, Producing]:
+    """A worker of this process whose producer is watched or made to fail."""
+    config = load(None, rig.environment("inside", **settings))
+    device.configure(config.device)
+    base = client_settings(config)
+    connection = connect(config, base)
+    producer = producer_type(
+        base, config.transactional_id, config.kafka.transaction_timeout_ms, 8_000_000
+    )
+    producer.initialise(30.0)
+    pool = StatePool(config.predictor, 512)
+    environment = device.environment_fingerprint(config)
+    return Worker(config, pool, connection._replace(producer=producer), environment, log), producer
+
+
+@contextlib.contextmanager
+def running(worker: Worker) -> Iterator[None]:
+    """Run a worker of this process in a thread, and stop it at the end."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            worker.run()
+        except BaseException as failure:
+            failures.append(failure)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        thread.join(40)
+    assert not thread.is_alive()
+    assert failures == []
 
 
 @dataclass
@@ -192,11 +245,10 @@ class Rig:
 
     def create_topics(self) -> None:
         """The six topics, as `usp topics apply` would make them."""
+        ticks = {"retention.ms": "-1"}
         wanted = []
         for name, topic in self.topics.items():
-            config = {"cleanup.policy": "compact"} if name == "snapshots" else {}
-            if name in ("ticks", "predictions", "telemetry", "events", "dead_letters"):
-                config["retention.ms"] = "-1"
+            config = ticks if name == "ticks" else wanted_settings(name, ticks)
             wanted.append(NewTopic(topic, PARTITIONS, 1, config=config))
         for future in self.admin.create_topics(wanted).values():
             future.result()

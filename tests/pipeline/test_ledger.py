@@ -57,6 +57,84 @@ def test_an_old_tick_is_covered_even_where_nothing_follows_it():
     assert book.plan(1, 101, SnapshotPolicy(10**9, 100, 10)) == (["a"], 1)
 
 
+def test_assets_that_are_due_take_no_place_from_those_that_are_overdue():
+    book = ledger()
+    book.touch([f"old-{n}" for n in range(6)], range(6), 0)
+    book.confirm(*book.plan(6, 0, LAX))
+    busy = [f"busy-{n}" for n in range(50)]
+    book.touch(busy, range(100, 150), 0)
+    book.mark_due(busy)
+
+    snapshots, floor = book.plan(150, 0, SnapshotPolicy(20, 10**18, 4))
+
+    assert set(snapshots) == {*busy, "old-0", "old-1", "old-2", "old-3"}
+    assert floor == 4
+
+
+def test_what_is_overdue_is_worked_off_oldest_first_in_bounded_pieces():
+    book = ledger()
+    book.touch([f"asset-{n}" for n in range(10)], range(10), 0)
+    policy = SnapshotPolicy(5, 10**18, 4)
+    pieces = []
+    while book.is_overdue(100, 0, policy):
+        plan = book.plan(100, 0, policy)
+        book.confirm(*plan)
+        pieces.append([int(name.removeprefix("asset-")) for name in plan.assets])
+
+    assert pieces == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_what_is_owed_outlives_an_abort_and_is_settled_by_a_commit():
+    book = ledger()
+    book.touch(["a"], [5], 0)
+    book.owe(["a"])
+    book.forget()
+
+    plan = book.plan(9, 0, LAX)
+    before = set(book.owed)
+    book.confirm(*plan)
+
+    assert plan == (["a"], 9)
+    assert (before, set(book.owed), book.due) == ({"a"}, set(), 0)
+
+
+assets = st.sampled_from([f"asset-{n}" for n in range(8)])
+loads = st.lists(
+    st.tuples(st.lists(assets, min_size=1, max_size=5), st.sets(assets)), min_size=1, max_size=12
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(loads, st.integers(1, 3), st.integers(1, 30))
+def test_under_any_load_nothing_waits_longer_than_its_turn(history, most, lag):
+    book = ledger()
+    policy = SnapshotPolicy(lag, 10**18, most)
+    first_uncovered: dict[str, int] = {}
+    position = 0
+    for names, due in history:
+        book.touch(names, range(position, position + len(names)), 0)
+        for offset, name in enumerate(names, position):
+            first_uncovered.setdefault(name, offset)
+        required = due & set(names)
+        book.mark_due(required)
+        position += len(names)
+        while True:
+            plan = book.plan(position, 0, policy)
+            overdue = sorted(
+                (offset, name)
+                for name, offset in first_uncovered.items()
+                if position - offset > lag and name not in required
+            )
+            assert set(plan.assets) - required == {name for _, name in overdue[:most]}
+            book.confirm(*plan)
+            for name in plan.assets:
+                first_uncovered.pop(name, None)
+            required = set()
+            if not book.is_overdue(position, 0, policy):
+                break
+        assert all(position - offset <= lag for offset in first_uncovered.values())
+
+
 def test_skipped_offsets_below_the_floor_are_dropped():
     book = ledger()
     book.skip(3)

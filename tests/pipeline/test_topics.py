@@ -101,14 +101,14 @@ def test_apply_creates_everything_and_repeating_it_changes_nothing(config):
     steps, ids = apply(config, partitions=3)
     assert {step.action for step in steps} == {"create"}
     assert ids == {}
-    assert preflight(config, 5.0) == 3
+    assert preflight(config, 5.0).partitions == 3
     assert set(actions(config).values()) == {"keep"}
 
 
 def test_an_existing_input_decides_the_partitions(config):
     create(config, config.topics.ticks, 7)
     apply(config)
-    assert preflight(config, 5.0) == 7
+    assert preflight(config, 5.0).partitions == 7
 
 
 def test_a_dry_run_changes_nothing(config):

@@ -31,6 +31,7 @@ SEVERITY = {
     Events.EMERGENCY: "critical",
     Events.NORMAL_OPERATION_RESTORED: "info",
     Events.WARMED_UP: "info",
+    Events.ARCHITECTURE_SCALED: "info",
 }
 
 DETAIL = {
@@ -46,6 +47,7 @@ DETAIL = {
     Events.EMERGENCY: "a significant loss of regularity",
     Events.NORMAL_OPERATION_RESTORED: "degraded mode and emergency are over",
     Events.WARMED_UP: "kernels and monitors are trusted from here on",
+    Events.ARCHITECTURE_SCALED: "another network of the ladder solves the backward equation",
 }
 
 
@@ -171,9 +173,12 @@ class OutputWriter:
                 "implicit_residual_maximum",
                 "stiffness_low",
                 "stiffness_high",
+                "entropy_ratio",
             ):
                 value = float(getattr(results, name)[i])
                 record[name] = None if np.isnan(value) else value
+            record["architecture_width"] = int(results.architecture_width[i])
+            record["architecture_depth"] = int(results.architecture_depth[i])
             solved = not np.isnan(results.sinkhorn_marginal_error[i])
             record["sinkhorn_iterations"] = int(results.sinkhorn_iterations[i]) if solved else None
             values.append(self._telemetry.encode_record(record))

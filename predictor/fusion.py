@@ -131,7 +131,8 @@ def follow(state: FusionState, gain: Array) -> FusionState:
     )
 
 
-def _relative_volatility(variance: Array, long_variance: Array) -> Array:
+def relative_variance(variance: Array, long_variance: Array) -> Array:
+    """Recent over long-run error variance, one while unknown."""
     known = long_variance > 0.0
     return jnp.where(known, variance / jnp.where(known, long_variance, 1.0), 1.0)
 
@@ -150,7 +151,7 @@ def move(
     squared); `robust` selects the Huber cost.
     """
     rules = config.fusion
-    ratio = _relative_volatility(variance, long_variance)
+    ratio = relative_variance(variance, long_variance)
     step_size = jnp.clip(
         rules.learning_rate_volatility * ratio,
         rules.learning_rate_minimum,
@@ -189,15 +190,18 @@ def reset(config: PredictorConfig, state: FusionState) -> FusionState:
     )
 
 
-def weights_in_use(weights: Array, frozen: Array, forced: Array) -> Array:
-    """The weights of this tick's forecast: the stored ones, without the signature on a frozen
-    signal, the signature alone in an emergency of regularity."""
-    others = jnp.asarray([1.0, 1.0, 1.0, 0.0])
-    masked = weights * others
-    total = jnp.sum(masked)
-    masked = jnp.where(total > 0.0, masked / jnp.where(total > 0.0, total, 1.0), others / 3.0)
+def weights_in_use(weights: Array, masked: Array, forced: Array) -> Array:
+    """The weights of this tick's forecast: the stored ones without the kernels that are
+    `masked` `[4]` (the signature on a frozen signal, markov while its modes have collapsed);
+    the signature alone in an emergency of regularity."""
+    left = jnp.where(masked, 0.0, weights)
+    total = jnp.sum(left)
+    others = jnp.where(masked, 0.0, 1.0)
+    others = others / jnp.maximum(jnp.sum(others), 1.0)
+    shared = jnp.where(total > 0.0, left / jnp.where(total > 0.0, total, 1.0), others)
     alone = jnp.asarray([0.0, 0.0, 0.0, 1.0])
-    return jnp.where(frozen, masked, jnp.where(forced, alone, weights))
+    any_masked = jnp.any(masked)
+    return jnp.where(any_masked, shared, jnp.where(forced, alone, weights))
 
 
 def kernel_sigma(state: FusionState, unit: Array) -> Array:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from predictor import anchors, fusion, gates, interval, monitors, regularity, shift
 from predictor.config import PredictorConfig
-from predictor.kernels import KERNEL_MODULES, levy
+from predictor.kernels import KERNEL_MODULES, levy, markov
 from predictor.kernels.base import KernelTick
 from predictor.selection import choose
 from predictor.state import LaneState
@@ -61,11 +61,19 @@ def _divide(values: Array, unit: Array, limit: float) -> Array:
     return jnp.where(known, jnp.clip(values / jnp.where(known, unit, 1.0), -limit, limit), 0.0)
 
 
+class Surroundings(NamedTuple):
+    """What monitors know and kernels may use; see `KernelTick`."""
+
+    holder_exponent: Array
+    volatility: Array
+    regime: Array
+
+
 def _forecast_kernels(
     config: PredictorConfig,
     state: LaneState,
     target: Array,
-    holder_exponent: Array,
+    surroundings: Surroundings,
     learn: Array,
     held: Array,
 ) -> tuple[LaneState, Array, Array, Array]:
@@ -86,7 +94,9 @@ def _forecast_kernels(
         ratio=jnp.where(unit > 0.0, anchor.spread / jnp.where(unit > 0.0, unit, 1.0), 1.0),
         lowest=_divide(jnp.min(over_present), unit, LEVEL_LIMIT),
         highest=_divide(jnp.max(over_present), unit, LEVEL_LIMIT),
-        holder_exponent=holder_exponent,
+        holder_exponent=surroundings.holder_exponent,
+        volatility=surroundings.volatility,
+        regime=surroundings.regime,
         # Nothing can be learned in units of an increment that never happened.
         learn=learn & measured,
         accepted=state.accepted,
@@ -196,13 +206,19 @@ def step_lane(
     fused = choose(adapts, stepped_fusion, fused)
     fused = choose(regime, fusion.reset(config, fused), fused)
 
+    ratio = fusion.relative_variance(monitored.variance, monitored.long_variance)
+    surroundings = Surroundings(rough.exponent, jnp.sqrt(ratio), regime)
     moved, raw, deviations, gain = _forecast_kernels(
-        config, moved, target, rough.exponent, learn, held
+        config, moved, target, surroundings, learn, held
     )
     fused = fusion.follow(fused, gain)
     shrunk = fusion.shrink(fused, raw, value)
     kernels = jnp.where(jnp.isfinite(shrunk), shrunk, value)
-    weights = fusion.weights_in_use(fused.weights, verdict.frozen, rough.emergency)
+    solution = markov.value_reading(moved.kernels[KERNEL_NAMES.index("markov")])
+    previous = markov.value_reading(state.kernels[KERNEL_NAMES.index("markov")])
+    no = jnp.asarray(False)
+    masked = jnp.stack([no, solution.warning, no, verdict.frozen])
+    weights = fusion.weights_in_use(fused.weights, masked, rough.emergency)
     mean = _mixture(weights, kernels)
     proxies = jnp.concatenate([tick.dispersion_proxy[None], deviations])
     intervals, lower, upper = interval.bounds(config, intervals, mean, proxies)
@@ -240,6 +256,8 @@ def step_lane(
         regime_changed=regime,
         emergency=rough.emergency & ~state.regularity.emergency,
         normal_operation_restored=state.troubled & ~troubled,
+        mode_collapse=solution.warning & ~previous.warning,
+        architecture_scaled=solution.scaled & learn,
         warmed_up=warm & ~fusion.is_warm(state.accepted),
     )
     refused = jnp.int32(Events.OUT_OF_ORDER)
@@ -272,7 +290,7 @@ def step_lane(
         kernel_predictions=kernels + blank,
         holder_exponent=rough.exponent + blank,
         kurtosis=jnp.where(learn, reading.kurtosis, jnp.nan) + blank,
-        dgm_entropy=jnp.asarray(jnp.nan),
+        dgm_entropy=solution.entropy + blank,
         cusum_drift=jnp.where(learn, reading.drift, 0.0) + blank,
         adaptive_threshold=jnp.where(learn, reading.threshold, 0.0) + blank,
         distance_to_collapse=jnp.where(learn, reading.threshold - reading.drift, 0.0) + blank,
@@ -282,7 +300,7 @@ def step_lane(
         degraded_inference_mode=answered & verdict.degraded,
         emergency_mode=answered & emergency,
         regime_change_detected=answered & regime,
-        mode_collapse_warning=jnp.asarray(False),
+        mode_collapse_warning=answered & solution.warning,
         outlier_rejected=answered & verdict.rejected,
         signature_depth=jnp.asarray(config.signature.signature_depth, jnp.int32),
         cusum_alarm=answered & cusum_alarm,
@@ -303,5 +321,8 @@ def step_lane(
         implicit_residual_maximum=solver.residual + blank,
         stiffness_low=solver.low + blank,
         stiffness_high=solver.high + blank,
+        entropy_ratio=solution.ratio + blank,
+        architecture_width=solution.width,
+        architecture_depth=solution.depth,
     )
     return after, result

@@ -53,6 +53,7 @@ class Events(IntFlag):
     EMERGENCY = 512
     NORMAL_OPERATION_RESTORED = 1024
     WARMED_UP = 2048
+    ARCHITECTURE_SCALED = 4096
 
 
 class Observation(NamedTuple):
@@ -129,3 +130,6 @@ class PredictionResult(NamedTuple):
     implicit_residual_maximum: Array
     stiffness_low: Array
     stiffness_high: Array
+    entropy_ratio: Array
+    architecture_width: Array
+    architecture_depth: Array

@@ -29,6 +29,8 @@ class KernelTick(NamedTuple):
     - `ratio`: spread over unit, which turns a difference of levels into increments.
     - `lowest`, `highest`: of the window, as increments over the present value.
     - `holder_exponent`: of the window, NaN while unknown.
+    - `volatility`: recent over long-run standard deviation of the forecast errors.
+    - `regime`: whether an alarm was raised at this tick.
     - `learn`: whether `target` may be learned from; False on the first ticks, on rejected
       and on frozen ones.
     - `accepted`: ticks accepted so far.
@@ -42,6 +44,8 @@ class KernelTick(NamedTuple):
     lowest: Array
     highest: Array
     holder_exponent: Array
+    volatility: Array
+    regime: Array
     learn: Array
     accepted: Array
 

@@ -100,8 +100,9 @@ def test_entropy_of_the_networks_is_that_of_the_solution(seed):
 
     for member in certainty_on_grid(coefficients, np.zeros(1), entropy.GRID)[:, 0]:
         assert shape_of(member) == pytest.approx(shape_of(exact), abs=galerkin.ENTROPY_ERROR)
+        # κ is a factor of two at its trigger, 0.7 nats.
         assert float(spacing_entropy(member)) == pytest.approx(
-            float(spacing_entropy(exact)), abs=galerkin.ENTROPY_ERROR
+            float(spacing_entropy(exact)), abs=0.15
         )
 
 

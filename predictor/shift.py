@@ -80,9 +80,7 @@ class _Pattern(NamedTuple):
     energy: Array
 
 
-def _pattern(
-    coefficients: Array, lengths: Array, innovations: Array, after_sum: Array
-) -> _Pattern:
+def _pattern(coefficients: Array, lengths: Array, innovations: Array, after_sum: Array) -> _Pattern:
     """A unit shift enters the innovations with 1, then 1 − φ₁, then 1 − φ₁ − φ₂ for ever."""
     lasting = jnp.clip(1.0 - coefficients[0] - coefficients[1], SMALLEST_LASTING, 2.0)
     second = 1.0 - coefficients[0]

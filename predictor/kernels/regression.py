@@ -52,9 +52,7 @@ def linear_member(
     ) -> tuple[RegressionState, Array]:
         regression = _learned(state, tick, memory(config), precision)
         change = tick.change
-        regression = rls.transport(
-            regression, change.stretch, change.shift, change.gain, levels
-        )
+        regression = rls.transport(regression, change.stretch, change.shift, change.gain, levels)
         now = features(tick)
         return RegressionState(regression, now), rls.predict(regression, now)
 

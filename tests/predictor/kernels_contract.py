@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from predictor import FunctionalPredictor, PredictionResult, PredictorConfig
+from predictor import FunctionalPredictor, PredictionResult, PredictorConfig, anchors
 from predictor.config import WINDOW
 from predictor.kernels import KERNEL_MODULES
 from predictor.kernels.base import Kernel, KernelTick
@@ -62,15 +62,31 @@ def compiled(kernel: Kernel) -> Any:
 
 def some_tick(seed: int, learn: bool = True) -> KernelTick:
     random = np.random.default_rng(seed)
-    increments = random.normal(size=WINDOW - 1)
+    levels = random.normal(size=WINDOW)
+    increments = levels[:-1] - levels[1:]
     return KernelTick(
-        levels=jnp.asarray(random.normal(size=WINDOW)),
+        levels=jnp.asarray(levels),
         increments=jnp.asarray(increments),
         target=jnp.asarray(increments[0]),
-        moved=jnp.asarray(increments[0]),
-        rescale=jnp.ones(()),
+        change=anchors.unchanged(),
+        ratio=jnp.ones(()),
+        lowest=jnp.asarray(levels.min() - levels[0]),
+        highest=jnp.asarray(levels.max() - levels[0]),
+        holder_exponent=jnp.asarray(0.5),
+        volatility=jnp.ones(()),
+        regime=jnp.asarray(False),
         learn=jnp.asarray(learn),
         accepted=jnp.asarray(100 + seed, jnp.int64),
+    )
+
+
+def drawn_change(data: st.DataObject) -> anchors.Change:
+    factor = st.floats(0.05, 20.0)
+    return anchors.Change(
+        stretch=jnp.asarray(data.draw(factor)),
+        shift=jnp.asarray(data.draw(st.floats(-50.0, 50.0))),
+        gain=jnp.asarray(data.draw(factor)),
+        restart=jnp.asarray(data.draw(st.booleans())),
     )
 
 
@@ -100,11 +116,11 @@ class KernelContract:
         _, forecast = compiled(kernel)(kernel.init(CONFIG), tick)
 
         assert not bool(forecast.ready)
-        assert abs(float(forecast.increment)) <= abs(float(tick.moved))
+        assert abs(float(forecast.increment)) <= abs(float(tick.target))
 
     @each_kernel
     def test_ticks_that_may_not_be_learned_leave_what_is_said_of_the_same_past(self, kernel):
-        silent = {"learn": jnp.asarray(False), "moved": jnp.zeros(())}
+        silent = {"learn": jnp.asarray(False)}
         question = some_tick(50)._replace(**silent)
         state = taught(kernel)
         _, before = compiled(kernel)(state, question)
@@ -114,7 +130,7 @@ class KernelContract:
             state, _ = compiled(kernel)(state, wild)
 
         _, after = compiled(kernel)(state, question)
-        assert same_bits(before, after)
+        np.testing.assert_allclose(before.increment, after.increment, rtol=1e-12, atol=1e-12)
 
     @each_kernel
     @given(data=st.data())
@@ -128,13 +144,16 @@ class KernelContract:
                 levels=jnp.asarray(data.draw(arrays.arrays(np.float64, WINDOW, elements=inside))),
                 increments=jnp.asarray(increments),
                 target=jnp.asarray(data.draw(inside)),
-                moved=jnp.asarray(data.draw(inside)),
-                rescale=jnp.asarray(data.draw(st.floats(0.01, 1.1))),
+                ratio=jnp.asarray(data.draw(st.floats(0.5, 100.0))),
+                lowest=-jnp.asarray(data.draw(st.floats(0.0, 50.0))),
+                highest=jnp.asarray(data.draw(st.floats(0.0, 50.0))),
+                change=drawn_change(data),
             )
             state, forecast = compiled(kernel)(state, tick)
             assert np.isfinite(forecast.increment)
 
-        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))
+        # NaN in a state means "not known yet", infinity would be a number gone wild.
+        assert not any(np.any(np.isinf(leaf)) for leaf in jax.tree.leaves(state))
 
     def test_forecasts_scale_with_the_series(self, predictor: FunctionalPredictor):
         values = streams.local_level(np.random.default_rng(1), 300, LANES)

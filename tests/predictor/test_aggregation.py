@@ -73,6 +73,8 @@ def test_weights_equal_a_plain_transcription_of_the_algorithm():
         share = rate * np.exp(rate * regret - np.max(rate * regret))
         np.testing.assert_allclose(weights[row], share / share.sum(), rtol=1e-8)
         # r = -2 e (x - e) from the linearised loss; a regret counts less by η r².
+        bound = aggregation.ERROR_LIMIT
+        said, error = np.clip(said, -bound, bound), np.clip(error, -bound, bound)
         step = -2.0 * said * (error - said)
         squared = aggregation.MEMORY * squared + aggregation.VARIANCE_FACTOR * step**2
         regret = aggregation.MEMORY * regret + step - step**2 / np.sqrt(squared)

@@ -83,7 +83,10 @@ def test_step_size_follows_relative_volatility_within_its_bounds():
         for variance in (0.01, 1.0, 100.0)
     )
 
-    assert (calm, middle, wild) == (0.01, 0.02, 0.05)
+    rules = CONFIG.fusion
+    assert calm == rules.learning_rate_minimum
+    assert middle == rules.learning_rate_volatility
+    assert wild == rules.learning_rate_maximum
 
 
 def test_regularisation_grows_with_volatility_and_is_a_tenth_and_a_half_at_calm():
@@ -104,15 +107,18 @@ def test_shrinkage_leaves_a_useless_kernel_at_persistence():
     assert np.all(np.abs(shrunk) < 0.01 * 3.0)
 
 
-def test_soft_reset_gives_every_kernel_its_share_and_halves_the_evidence():
+def test_soft_reset_gives_every_kernel_its_share_and_softens_the_evidence():
     state, _, _ = follow(*stream_where_one_is_right(2, 1, 400))
 
     after = fusion.reset(CONFIG, state)
 
-    expected = 0.8 * np.asarray(state.weights) + fusion.RESET_SHARE
-    np.testing.assert_allclose(after.weights, expected)
-    assert np.min(after.weights) >= fusion.RESET_SHARE
-    assert float(after.discount) == 0.5 * float(state.discount)
+    kept = 1.0 - 4 * fusion.RESET_SHARE
+    for weights, before in (
+        (after.weights, state.weights),
+        (after.kernels.weights, state.kernels.weights),
+    ):
+        np.testing.assert_allclose(weights, kept * np.asarray(before) + fusion.RESET_SHARE)
+        assert np.min(weights) >= fusion.RESET_SHARE
 
 
 def test_uniform_reset_gives_a_quarter_each():
@@ -123,18 +129,33 @@ def test_uniform_reset_gives_a_quarter_each():
     assert np.array_equal(after.weights, np.full(4, 0.25))
 
 
-def in_use(weights: list[float], frozen: bool, forced: bool) -> np.ndarray:
-    flags = (jnp.asarray(frozen), jnp.asarray(forced))
+def in_use(weights: list[float], masked: list[bool], forced: bool) -> np.ndarray:
+    flags = (jnp.asarray(masked), jnp.asarray(forced))
     return np.asarray(fusion.weights_in_use(jnp.asarray(weights), *flags))
 
 
+NONE = [False, False, False, False]
+SIGNATURE = [False, False, False, True]
+
+
 def test_frozen_signal_masks_the_signature_and_renormalises():
-    assert np.array_equal(in_use([0.25, 0.125, 0.125, 0.5], True, False), [0.5, 0.25, 0.25, 0.0])
-    np.testing.assert_allclose(in_use([0.0, 0.0, 0.0, 1.0], True, False), [1 / 3, 1 / 3, 1 / 3, 0])
+    weights = in_use([0.25, 0.125, 0.125, 0.5], SIGNATURE, False)
+
+    assert np.array_equal(weights, [0.5, 0.25, 0.25, 0.0])
+    np.testing.assert_allclose(
+        in_use([0.0, 0.0, 0.0, 1.0], SIGNATURE, False), [1 / 3, 1 / 3, 1 / 3, 0]
+    )
+
+
+def test_collapsed_markov_carries_no_weight_until_it_recovers():
+    stored = [0.25, 0.5, 0.125, 0.125]
+
+    assert np.array_equal(in_use(stored, [False, True, False, False], False), [0.5, 0, 0.25, 0.25])
+    assert np.array_equal(in_use(stored, NONE, False), stored)
 
 
 def test_emergency_of_regularity_leaves_the_signature_alone():
-    assert np.array_equal(in_use([0.25, 0.25, 0.25, 0.25], False, True), [0.0, 0.0, 0.0, 1.0])
+    assert np.array_equal(in_use([0.25, 0.25, 0.25, 0.25], NONE, True), [0.0, 0.0, 0.0, 1.0])
 
 
 def test_series_without_a_unit_teaches_the_weights_nothing():
@@ -142,5 +163,6 @@ def test_series_without_a_unit_teaches_the_weights_nothing():
 
     scored = jax.jit(functools.partial(fusion.score, CONFIG))(fusion.init(), said, jnp.asarray(1e6))
 
-    assert np.all(np.asarray(scored.kernel_errors) == 0.0)
+    assert np.all(np.asarray(scored.kernels.variances) == 0.0)
+    np.testing.assert_allclose(scored.kernels.weights, 0.25)
     assert np.all(np.asarray(scored.experts.squared) == 0.0)

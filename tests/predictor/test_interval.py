@@ -18,7 +18,8 @@ CONFIG = PredictorConfig()
 
 def interval_lane(state, tick):
     error, proxy = tick
-    state, lower, upper = interval.bounds(CONFIG, state, jnp.zeros(()), proxy)
+    proxies = jnp.full(interval.PROXIES, jnp.nan).at[0].set(proxy)
+    state, lower, upper = interval.bounds(CONFIG, state, jnp.zeros(()), proxies)
     return interval.score(CONFIG, state, error), (lower, upper)
 
 
@@ -135,7 +136,7 @@ def test_jump_after_a_constant_stretch_leaves_finite_bounds():
 
     assert np.all(np.isfinite(lower) & np.isfinite(upper))
     assert all(
-        np.all(np.isfinite(leaf) | (name == "proxy"))
+        np.all(np.isfinite(leaf) | (name == "proxies"))
         for name, leaf in zip(state._fields, state, strict=True)
     )
     inside = (lower <= errors) & (errors <= upper)

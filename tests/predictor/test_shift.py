@@ -71,8 +71,9 @@ def test_one_shift_gives_one_alarm():
 
     _, flags = detect(values)
 
-    # The false-alarm rate of a quiet series explains what comes on top of one per lane.
-    assert 0.98 <= flags[400:500].sum() / 64 <= 1.0 + 0.1
+    # An early alarm places the shift by a few ticks too late, so that some lanes correct it; the
+    # step's grace period keeps that one silent.
+    assert 0.98 <= flags[400:500].sum() / 64 <= 1.0 + 0.2
 
 
 def test_flags_do_not_depend_on_offset_and_unit():

@@ -209,9 +209,12 @@ def test_first_tick_may_repeat_the_last_value_of_a_history_without_times():
 
 
 def test_history_that_ends_in_an_alarm_fails():
-    history = np.concatenate([SERIES[:300], SERIES[:100] + 40.0 * 1.05 ** np.arange(100)])
+    history = np.concatenate([SERIES[:300], SERIES[:60] + 3.0 * SERIES.std()])
+    predictor = FunctionalPredictor(CONFIG)
+    _, result = run(predictor, history)
+    (alarm, *_) = 300 + np.flatnonzero(result.cusum_alarm[300:, 0])
 
-    assert UniversalPredictor(CONFIG).fit_history(history) is False
+    assert UniversalPredictor(CONFIG).fit_history(history[: alarm + 1]) is False
 
 
 def test_new_history_replaces_what_was_known():

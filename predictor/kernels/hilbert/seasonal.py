@@ -121,9 +121,7 @@ def seasonal_member(name: str, form: Form) -> Member:
         after = choose(tick.learn, after, state._replace(scores=scores))
         period = _active_period(after, tick.accepted)
         change = tick.change
-        regression = rls.transport(
-            after.regression, change.stretch, change.shift, change.gain
-        )
+        regression = rls.transport(after.regression, change.stretch, change.shift, change.gain)
         fresh = rls.init(PRECISION)._replace(coefficients=regression.coefficients)
         regression = choose(period != state.period, fresh, regression)
         features = _features(form, tick, period)

@@ -107,8 +107,12 @@ def _step(
         features=features,
         counts=COUNT_MEMORY * state.counts + used,
         iterations=COUNT_MEMORY * state.iterations + jnp.where(implicit, step.newton_iterations, 0),
-        stiffness=jnp.maximum(COUNT_MEMORY * state.stiffness, jnp.where(exists, step.stiffness, 0.0)),
-        residual=jnp.maximum(COUNT_MEMORY * state.residual, jnp.where(implicit, step.residual, 0.0)),
+        stiffness=jnp.maximum(
+            COUNT_MEMORY * state.stiffness, jnp.where(exists, step.stiffness, 0.0)
+        ),
+        residual=jnp.maximum(
+            COUNT_MEMORY * state.residual, jnp.where(implicit, step.residual, 0.0)
+        ),
         low=limits.low,
         high=limits.high,
     )

@@ -25,7 +25,11 @@ LEVEL_GAINS = np.array([0.0, 0.003, 0.01, 0.02, 0.04, 0.07, 0.12, 0.2, 0.3, 0.45
 """Gains of the local levels; 0 is the running mean, 1 would be persistence."""
 
 TREND_GRID = np.array(
-    [(level, trend) for level in (0.05, 0.1, 0.2, 0.4, 0.7, 1.0) for trend in (0.01, 0.05, 0.15, 0.4)]
+    [
+        (level, trend)
+        for level in (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+        for trend in (0.01, 0.05, 0.15, 0.4)
+    ]
 )
 """Pairs of gains, of the level and of the trend over that of the level."""
 
@@ -76,7 +80,7 @@ def _member(name: str, level_gains: np.ndarray, trend_gains: np.ndarray) -> Memb
             errors=memory * state.errors + jnp.square(innovation),
             weight=memory * state.weight + 1.0,
         )
-        state = choose(tick.learn, filtered, state._replace(levels=expected))
+        state = choose(tick.learn, filtered, state)
         evidence = 0.5 * jnp.minimum(state.weight, EVIDENCE_TICKS)
         errors = state.errors + 1e-12
         weights = jnp.exp(-evidence * jnp.log(errors / jnp.min(errors)))

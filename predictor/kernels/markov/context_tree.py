@@ -143,9 +143,7 @@ def _forecast(state: TreeState, level: Array) -> TreeState:
     )
 
 
-def _step(
-    config: PredictorConfig, state: TreeState, tick: KernelTick
-) -> tuple[TreeState, Array]:
+def _step(config: PredictorConfig, state: TreeState, tick: KernelTick) -> tuple[TreeState, Array]:
     learns = tick.learn & (tick.accepted > FIRST_LEARNED)
     state = choose(learns, _learn(config, state, tick.target), state)
     state = choose(tick.change.restart, _init(config), state)

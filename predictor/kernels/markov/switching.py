@@ -171,5 +171,3 @@ def _variance(state: SwitchingState) -> Array:
 def switching_member(name: str) -> Member:
     """Two regimes, each a mean-reverting process with its own noise."""
     return Member(name, _init, _step, _variance)
-
-

@@ -95,9 +95,7 @@ def _learned(config: PredictorConfig, state: ValueState, target: Array) -> Value
     )
 
 
-def _step(
-    config: PredictorConfig, state: ValueState, tick: KernelTick
-) -> tuple[ValueState, Array]:
+def _step(config: PredictorConfig, state: ValueState, tick: KernelTick) -> tuple[ValueState, Array]:
     state = choose(tick.learn, _learned(config, state, tick.target), state)
     fresh = _init(config)
     anew = state._replace(drift=fresh.drift, variance=fresh.variance, forecast=fresh.forecast)

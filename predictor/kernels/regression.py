@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from predictor import recursive_least_squares as rls
 from predictor.config import PredictorConfig
@@ -30,19 +31,19 @@ class RegressionState(NamedTuple):
     features: Array
 
 
-def _init(precision: Array) -> RegressionState:
-    return RegressionState(rls.init(precision), jnp.zeros_like(precision))
+def _init(precision: np.ndarray) -> RegressionState:
+    return RegressionState(rls.init(precision), jnp.zeros(precision.size))
 
 
 def _learned(
-    state: RegressionState, tick: KernelTick, memory: Scalar, precision: Array
+    state: RegressionState, tick: KernelTick, memory: Scalar, precision: np.ndarray
 ) -> rls.Regression:
     learned = rls.learn(state.regression, state.features, tick.target, memory, precision)
     return choose(tick.learn, learned, state.regression)
 
 
 def linear_member(
-    name: str, features: Features, precision: Array, memory: Memory, levels: int = 1
+    name: str, features: Features, precision: np.ndarray, memory: Memory, levels: int = 1
 ) -> Member:
     """Regression of the next increment on a constant, `levels` levels and increments, in that
     order; `precision` `[d]` is how many ticks of unit energy each prior at zero weighs."""
@@ -59,7 +60,9 @@ def linear_member(
     return Member(name, lambda config: _init(precision), step)
 
 
-def nonlinear_member(name: str, features: Features, precision: Array, memory: Memory) -> Member:
+def nonlinear_member(
+    name: str, features: Features, precision: np.ndarray, memory: Memory
+) -> Member:
     """Regression of the next increment on any features `[d]`."""
 
     def step(

@@ -53,8 +53,8 @@ FIRST_LEARNED = 20
 
 class TreeState(NamedTuple):
     """`moments` `[CELLS, 6]`: discounted Σ1, Σu, Σu², Σd, Σud of increments d that started at
-    u, the position in the cell from −1 to 1, and Σe² of the tree's errors there; `losses` `[CELLS, 2]`: squared errors of the
-    cell's line and of its children, in units of `error`; `path` `[LAYERS]` and `position` of
+    u, the position in the cell from −1 to 1, and Σe² of the tree's errors there;
+    `losses` `[CELLS, 2]`: squared errors of the cell's line and of its children, in units of `error`; `path` `[LAYERS]` and `position` of
     the level forecast from; `lines` and `mixtures` `[LAYERS]`, what was said there; `error`,
     mean square of the tree's own errors."""
 
@@ -82,7 +82,8 @@ def _init(config: PredictorConfig) -> TreeState:
 
 def _path(position: Array) -> Array:
     share = jnp.clip((position + HALF_WIDTH) / (2.0 * HALF_WIDTH), 0.0, 1.0 - 1e-9)
-    return (OFFSETS + jnp.floor(share * 2.0 ** np.arange(LAYERS))).astype(jnp.int32)
+    offsets = jnp.asarray(OFFSETS)
+    return (offsets + jnp.floor(share * 2.0 ** np.arange(LAYERS))).astype(jnp.int32)
 
 
 def _learn(config: PredictorConfig, state: TreeState, target: Array) -> TreeState:

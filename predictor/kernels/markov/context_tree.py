@@ -52,11 +52,14 @@ FIRST_LEARNED = 20
 
 
 class TreeState(NamedTuple):
-    """`moments` `[CELLS, 6]`: discounted Σ1, Σu, Σu², Σd, Σud of increments d that started at
-    u, the position in the cell from −1 to 1, and Σe² of the tree's errors there;
-    `losses` `[CELLS, 2]`: squared errors of the cell's line and of its children, in units of `error`; `path` `[LAYERS]` and `position` of
-    the level forecast from; `lines` and `mixtures` `[LAYERS]`, what was said there; `error`,
-    mean square of the tree's own errors."""
+    """Of each cell, and of what was said last.
+
+    `moments` `[CELLS, 6]`: discounted Σ1, Σu, Σu², Σd, Σud of increments d that started at u, the
+    position in the cell from −1 to 1, and Σe² of the tree's errors there. `losses` `[CELLS, 2]`:
+    squared errors of the cell's line and of its children, in units of `error`. `path` `[LAYERS]`
+    and `position` of the level forecast from; `lines` and `mixtures` `[LAYERS]`, what was said
+    there; `error`, mean square of the tree's own errors.
+    """
 
     moments: Array
     losses: Array

@@ -87,9 +87,8 @@ class StatePool:
         self.layout: Layout = layout_of(lane)
         self.fingerprint = f"{STATE_VERSION}:{self.layout.fingerprint[:16]}"
         """Version and layout of the rows; rows of another one are not loaded."""
-        self._fresh = np.asarray(
-            pack(self.layout, jax.tree.map(lambda leaf: leaf[None], init_lane(config)))
-        )[0]
+        # One program instead of one per leaf.
+        self._fresh = np.asarray(jax.jit(functools.partial(_fresh_row, config, self.layout))())[0]
         self._identity_word = next(
             leaf.start for leaf in self.layout.leaves if leaf.path == ".identity"
         )
@@ -261,6 +260,10 @@ def _advance_slab(
     states, results = advance_tile(shape, values, unpack(layout, rows), ticks, rounds)
     slab = slab.at[index].set(pack(layout, states), mode="promise_in_bounds")
     return slab, rows, _flatten(results)
+
+
+def _fresh_row(config: PredictorConfig, layout: Layout) -> Any:
+    return pack(layout, jax.tree.map(lambda leaf: leaf[None], init_lane(config)))
 
 
 def _write_rows(slab: Any, index: Any, rows: Any) -> Any:

@@ -104,8 +104,8 @@ def _forecast_kernels(
     states, means, deviations = [], [], []
     for kernel, kernel_state in zip(KERNEL_MODULES, state.kernels, strict=True):
         after, forecast = kernel.step(config, kernel_state, tick)
+        states.append(after)
         sound = jnp.isfinite(forecast.increment)
-        states.append(choose(sound, after, kernel.init(config)))
         increment = jnp.clip(forecast.increment, -INCREMENT_LIMIT, INCREMENT_LIMIT)
         usable = sound & forecast.ready
         means.append(state.window[0] + unit * jnp.where(usable, increment, 0.0))
@@ -237,12 +237,14 @@ def step_lane(
         said=said,
         troubled=troubled,
     )
-    nothing_believed = state._replace(
-        answered=state.answered + 1, gates=gate_state, troubled=jnp.asarray(True)
-    )
-    after = choose(unborn, nothing_believed, after)
     answered = tick.present & ~verdict.refused
-    after = choose(answered, after, state)
+    # A first tick that is no number is answered and leaves only this behind.
+    nothing_believed = state._replace(
+        answered=state.answered + jnp.where(answered, 1, 0),
+        gates=choose(answered, gate_state, state.gates),
+        troubled=state.troubled | answered,
+    )
+    after = choose(answered & ~unborn, after, nothing_believed)
 
     blank = jnp.where(answered & ~unborn, 0.0, jnp.nan)
     computed = jnp.where(adapts & answered, 0.0, jnp.nan)

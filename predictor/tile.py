@@ -8,6 +8,7 @@ the same bits however they are cut into calls.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,20 @@ from predictor.types import Array, PredictionResult
 
 ROUNDS = 16
 """Ticks of one lane in one call; lanes with fewer are absent in the later rounds."""
+
+
+@functools.lru_cache(maxsize=8)
+def _batch_step(structure: PredictorConfig) -> Any:
+    """The step of all lanes of a tile, as a function of its own: whoever asks for its shapes or
+    calls it in a loop shares one trace, and tracing is most of a warm start."""
+
+    def batch_step(
+        values: Tunables, states: LaneState, ticks: LaneTick
+    ) -> tuple[LaneState, PredictionResult]:
+        config = bind(structure, values)
+        return jax.vmap(functools.partial(step_lane, config))(states, ticks)
+
+    return jax.jit(batch_step)
 
 
 def advance_tile(
@@ -36,8 +51,7 @@ def advance_tile(
     **Returns:** the states, and results `[ROUNDS, tile, ...]`; rows from `rounds` on are not
     `answered` and carry no event.
     """
-    config = bind(structure, values)
-    batch_step = jax.vmap(functools.partial(step_lane, config))
+    batch_step = functools.partial(_batch_step(structure), values)
 
     def row(index: Array) -> LaneTick:
         picked: LaneTick = jax.tree.map(

@@ -9,7 +9,6 @@ every asset the state of the last commit, at the price of nothing while all goes
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,17 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from predictor.config import PredictorConfig, structure, tunables
-from predictor.packing import Layout, layout_of, pack, unpack
-from predictor.state import STATE_VERSION, identity_of, init_lane
-from predictor.step import LaneTick
-from predictor.tile import ROUNDS, advance_tile
-from predictor.types import PredictionResult
-
-Host = np.ndarray[Any, Any]
-
-SPARE_ROW = 0
-"""Row of each slab that belongs to no asset; it fills the lanes of an incomplete tile."""
+from pipeline.program import SPARE_ROW, Columns, Host, empty_block, obtain
+from predictor.config import ROUNDS, PredictorConfig, tunables
+from predictor.identity import identity_of
+from predictor.types import LaneTick
 
 
 class TickColumns(NamedTuple):
@@ -49,9 +41,9 @@ class _Undo(NamedTuple):
 class ResultColumns:
     """Results of one micro-batch by field name, host arrays `[n, ...]` in input order."""
 
-    def __init__(self, table: Host, layout: dict[str, tuple[int, int, np.dtype, tuple[int, ...]]]):
+    def __init__(self, table: Host, columns: Columns):
         self._table = table
-        self._layout = layout
+        self._columns = columns
 
     def __len__(self) -> int:
         return int(self._table.shape[0])
@@ -63,11 +55,11 @@ class ResultColumns:
         table = np.empty((count, first._table.shape[1]))
         for positions, piece in pieces:
             table[positions] = piece._table
-        return cls(table, first._layout)
+        return cls(table, first._columns)
 
     def __getattr__(self, name: str) -> Host:
         try:
-            start, stop, dtype, shape = self._layout[name]
+            start, stop, dtype, shape = self._columns[name]
         except KeyError:
             raise AttributeError(name) from None
         block = self._table[:, start:stop].reshape(-1, *shape)
@@ -83,20 +75,9 @@ class StatePool:
         self.config = config
         self._tile = config.tile
         self._rows = slab_assets + 1
-        lane = jax.eval_shape(lambda: init_lane(config))
-        self.layout: Layout = layout_of(lane)
-        self.fingerprint = f"{STATE_VERSION}:{self.layout.fingerprint[:16]}"
-        """Version and layout of the rows; rows of another one are not loaded."""
-        # One program instead of one per leaf.
-        self._fresh = np.asarray(jax.jit(functools.partial(_fresh_row, config, self.layout))())[0]
-        self._identity_word = next(
-            leaf.start for leaf in self.layout.leaves if leaf.path == ".identity"
-        )
-        self._results = _result_layout(config)
-        shape = structure(config)
-        self._advance = jax.jit(
-            functools.partial(_advance_slab, shape, self.layout), donate_argnums=1
-        )
+        program = obtain(config, self._rows)
+        self._facts = program.facts
+        self._advance = program.advance
         self._write = jax.jit(_write_rows, donate_argnums=0)
         self._read = jax.jit(_read_rows)
         self._values: dict[PredictorConfig, Any] = {}
@@ -109,16 +90,20 @@ class StatePool:
         self.lanes_used = 0
 
     @property
+    def fingerprint(self) -> str:
+        """Version and layout of the rows; rows of another one are not loaded."""
+        return self._facts.fingerprint
+
+    @property
     def state_bytes(self) -> int:
         """Bytes of one asset on the device and on the wire."""
-        return self.layout.width * 8
+        return self._facts.fresh_row.nbytes
 
     def warm_up(self) -> None:
-        """Compile, or load from the cache, everything that is called later."""
+        """Call everything once that is called later."""
         self._grow()
-        slot = self._free[-1]
         index = np.full(self._tile, SPARE_ROW, np.int32)
-        block = _empty_block(self._tile)
+        block = empty_block(self._tile)
         values = self._values_of(self.config)
         self._slabs[0], rows, table = self._advance(
             values, self._slabs[0], index, block, np.int32(0)
@@ -126,7 +111,6 @@ class StatePool:
         self._slabs[0] = self._write(self._slabs[0], index, rows)
         self._read(self._slabs[0], index).block_until_ready()
         table.block_until_ready()
-        del slot
 
     # -- slots -----------------------------------------------------------------------------
 
@@ -143,8 +127,8 @@ class StatePool:
                 fresh[slot] = asset
             out[position] = slot
         if fresh:
-            rows = np.repeat(self._fresh[None], len(fresh), axis=0)
-            rows[:, self._identity_word] = [_identity_word(asset) for asset in fresh.values()]
+            rows = np.repeat(self._facts.fresh_row[None], len(fresh), axis=0)
+            rows[:, self._facts.identity_word] = [_identity_word(asset) for asset in fresh.values()]
             self._write_slots(np.fromiter(fresh, np.int64), rows)
         return out
 
@@ -154,7 +138,7 @@ class StatePool:
 
     def belongs_to(self, row: Host, asset: str) -> bool:
         """Whether the row was written for this asset."""
-        return int(row[self._identity_word]) == _identity_word(asset)
+        return int(row[self._facts.identity_word]) == _identity_word(asset)
 
     def assets(self, partition: int) -> dict[str, int]:
         """Slot by asset."""
@@ -192,10 +176,10 @@ class StatePool:
             pending.append((call, table))
         self.calls += len(calls)
         self.lanes_used += len(slots)
-        out = np.empty((len(slots), self._results.width))
+        out = np.empty((len(slots), self._facts.columns_width))
         for call, table in pending:
             out[call.ticks] = np.asarray(table)[call.round_of, call.lane_of]
-        return ResultColumns(out, self._results.columns)
+        return ResultColumns(out, self._facts.columns)
 
     def commit(self) -> None:
         """The states of now are the ones to return to."""
@@ -211,7 +195,7 @@ class StatePool:
     def rows(self, slots: Sequence[int]) -> Host:
         """Rows `[n, width]` of the slots, on the host."""
         wanted = np.asarray(slots, np.int64)
-        out = np.empty((len(wanted), self.layout.width), np.uint64)
+        out = np.empty((len(wanted), len(self._facts.fresh_row)), np.uint64)
         for positions, slab, index in _tiles(wanted, self._rows, self._tile):
             rows = np.asarray(self._read(self._slabs[slab], index))
             out[positions] = rows[: len(positions)]
@@ -231,12 +215,12 @@ class StatePool:
 
     def _grow(self) -> None:
         first = len(self._slabs) * self._rows
-        self._slabs.append(jnp.tile(jnp.asarray(self._fresh), (self._rows, 1)))
+        self._slabs.append(jnp.tile(jnp.asarray(self._facts.fresh_row), (self._rows, 1)))
         self._free.extend(range(first + self._rows - 1, first + SPARE_ROW, -1))
 
     def _write_slots(self, slots: Host, rows: Host) -> None:
         for positions, slab, index in _tiles(slots, self._rows, self._tile):
-            block = np.repeat(self._fresh[None], self._tile, axis=0)
+            block = np.repeat(self._facts.fresh_row[None], self._tile, axis=0)
             block[: len(positions)] = rows[positions]
             self._slabs[slab] = self._write(self._slabs[slab], index, block)
 
@@ -247,71 +231,12 @@ def _identity_word(asset: str) -> int:
     return (low << 32) | high
 
 
-def _advance_slab(
-    shape: PredictorConfig,
-    layout: Layout,
-    values: Any,
-    slab: Any,
-    index: Any,
-    ticks: LaneTick,
-    rounds: Any,
-) -> tuple[Any, Any, Any]:
-    rows = slab.at[index].get(mode="promise_in_bounds")
-    states, results = advance_tile(shape, values, unpack(layout, rows), ticks, rounds)
-    slab = slab.at[index].set(pack(layout, states), mode="promise_in_bounds")
-    return slab, rows, _flatten(results)
-
-
-def _fresh_row(config: PredictorConfig, layout: Layout) -> Any:
-    return pack(layout, jax.tree.map(lambda leaf: leaf[None], init_lane(config)))
-
-
 def _write_rows(slab: Any, index: Any, rows: Any) -> Any:
     return slab.at[index].set(rows, mode="promise_in_bounds")
 
 
 def _read_rows(slab: Any, index: Any) -> Any:
     return slab.at[index].get(mode="promise_in_bounds")
-
-
-def _flatten(results: PredictionResult) -> Any:
-    """One float64 table `[ROUNDS, tile, columns]`: one transfer instead of one per field.
-
-    Integers and flags are exact in float64: counts stay far below 2⁵³.
-    """
-    columns = [leaf.reshape(*leaf.shape[:2], -1).astype(jnp.float64) for leaf in results]
-    return jnp.concatenate(columns, axis=-1)
-
-
-class _ResultLayout(NamedTuple):
-    columns: dict[str, tuple[int, int, np.dtype, tuple[int, ...]]]
-    width: int
-
-
-def _result_layout(config: PredictorConfig) -> _ResultLayout:
-    lanes = config.tile
-    states = jax.eval_shape(
-        lambda: jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (lanes, *leaf.shape)), init_lane(config)
-        )
-    )
-    values = jax.eval_shape(lambda: tunables(config))
-    block = jax.tree.map(jnp.asarray, _empty_block(lanes))
-    results = jax.eval_shape(
-        functools.partial(advance_tile, structure(config)), values, states, block, jnp.int32(0)
-    )[1]
-    columns, start = {}, 0
-    for name, leaf in zip(PredictionResult._fields, results, strict=True):
-        width = int(np.prod(leaf.shape[2:], dtype=int))
-        columns[name] = (start, start + width, np.dtype(leaf.dtype), leaf.shape[2:])
-        start += width
-    return _ResultLayout(columns, start)
-
-
-def _empty_block(tile: int) -> LaneTick:
-    shape = (ROUNDS, tile)
-    types = (np.float64, np.int64, np.int64, np.float64, np.float64, np.bool_)
-    return LaneTick._make(np.zeros(shape, each) for each in types)
 
 
 class _Call(NamedTuple):

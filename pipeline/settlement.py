@@ -11,6 +11,7 @@ from pipeline.patience import Patience
 from pipeline.transaction import Transactor
 from producers.client import (
     Abortable,
+    Fenced,
     OutcomeUnknown,
     ProducerLost,
     TransactionalProducer,
@@ -30,7 +31,9 @@ class StoppedWithoutBroker(Exception):
 class Settlement:
     """Calls of the producer, with what their failures mean for the core.
 
-    `commit_seconds` is below the transaction timeout, so that an expired transaction is noticed.
+    A commit gets less time than the transaction timeout, so that an expired one is noticed.
+
+    **Arguments:** `identity`, instance id and member id of a static group member.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Settlement:
         producer: TransactionalProducer,
         transactor: Transactor,
         reader: LogReader,
+        identity: Callable[[], tuple[str, str] | None],
         topic: str,
         transaction_timeout_ms: int,
         patience: Patience,
@@ -46,6 +50,7 @@ class Settlement:
         self._producer = producer
         self._transactor = transactor
         self._reader = reader
+        self._identity = identity
         self._topic = topic
         self._patience = patience
         self._log = log
@@ -91,23 +96,45 @@ class Settlement:
                 seconds = self._patience.part(self._commit_seconds)
                 if not self._transactor.snapshot_oldest(offsets, seconds):
                     return
-        except (Abortable, OutcomeUnknown, ProducerLost) as error:
-            reason = str(error)
-        else:
-            reason = "no time is left"
+            reason, lost = "no time is left", False
+        except Abortable as error:
+            reason, lost = str(error), False
+        except (OutcomeUnknown, ProducerLost) as error:
+            reason, lost = str(error), True
         # Without these snapshots the next owner replays more; nothing is lost.
         self._log.warning("drain_ended_early", reason=reason)
         self._transactor.forget()
-        self.abort()
+        if lost:
+            self._replace_producer()
+        else:
+            self.abort()
+
+    def refuse_if_succeeded(self) -> None:
+        """Do not take the identity from a successor, which a worker that slept may have.
+
+        The broker answers alike to a transaction that has expired and to a producer that was
+        replaced, and a client whose session ran out simply joins again under its name. Who holds
+        that name in the group tells.
+
+        **Failure:** `Fenced`; `Unanswered` where the group cannot be asked.
+        """
+        identity = self._identity()
+        if identity is None:
+            return
+        instance_id, member_id = identity
+        holder = self._reader.holder_of(instance_id, self._again_seconds())
+        if holder not in (None, member_id):
+            raise Fenced(f"the group knows another member as {instance_id}")
 
     def _replace_producer(self) -> None:
         """A new producer under the same identity: it ends whatever the old one left open."""
         self._producer.abandon()
         while True:
             try:
+                self.refuse_if_succeeded()
                 self._producer.initialise(self._again_seconds())
                 return
-            except (Unreachable, ProducerLost, Abortable) as error:
+            except (Unanswered, Unreachable, ProducerLost, Abortable) as error:
                 self._log.warning("broker_away", reason=str(error))
                 self._give_up_if_stopping("the broker is away")
 

@@ -31,6 +31,9 @@ WARM_UP_TICKS = 20
 WINDOW = 128
 """Length of the ring of past values that kernels and the Hölder exponent read."""
 
+ROUNDS = 16
+"""Ticks of one lane in one call; lanes with fewer are absent in the later rounds."""
+
 
 class Ingestion(Section, frozen=True):
     """Which ticks are believed."""

@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from predictor.config import PredictorConfig, structure, tunables
+from predictor.config import ROUNDS, PredictorConfig, structure, tunables
 from predictor.state import LaneState, init_lanes
-from predictor.step import LaneTick
-from predictor.tile import ROUNDS, advance_tile
-from predictor.types import Observation, PredictionResult
+from predictor.tile import advance_tile
+from predictor.types import LaneTick, Observation, PredictionResult
 
 
 @functools.lru_cache(maxsize=8)

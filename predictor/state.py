@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from predictor import anchors, fusion, gates, interval, monitors, regularity, shift
 from predictor.config import WINDOW, PredictorConfig
+from predictor.identity import identity_of
 from predictor.kernels import KERNEL_MODULES
 from predictor.types import Array
 
@@ -43,12 +43,6 @@ class LaneState(NamedTuple):
     regularity: regularity.RegularityState
     said: fusion.Forecasts
     troubled: Array
-
-
-def identity_of(asset_id: str) -> tuple[int, int]:
-    """First 8 bytes of the SHA-256 of the id, as two unsigned 32-bit integers."""
-    digest = hashlib.sha256(asset_id.encode()).digest()
-    return int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:8], "big")
 
 
 def init_lane(config: PredictorConfig) -> LaneState:

@@ -19,7 +19,15 @@ from predictor.kernels import KERNEL_MODULES, levy, markov
 from predictor.kernels.base import KernelTick
 from predictor.selection import choose
 from predictor.state import LaneState
-from predictor.types import KERNEL_NAMES, Array, Events, Mode, OperatingMode, PredictionResult
+from predictor.types import (
+    KERNEL_NAMES,
+    Array,
+    Events,
+    LaneTick,
+    Mode,
+    OperatingMode,
+    PredictionResult,
+)
 
 INCREMENT_LIMIT = 20.0
 """Bound on a kernel's forecast increment, in typical increments."""
@@ -29,17 +37,6 @@ LEVEL_LIMIT = 50.0
 MAGNITUDE_LIMIT = 1e140
 """Larger values have no square in float64: the domain gate treats them as not finite, and a
 reference beyond it as absent."""
-
-
-class LaneTick(NamedTuple):
-    """One lane's tick with nothing absent: NaN stands for a missing optional value."""
-
-    magnitude: Array
-    timestamp_ns: Array
-    now_ns: Array
-    dispersion_proxy: Array
-    reference: Array
-    present: Array
 
 
 def _advance_window(state: LaneState, value: Array, verdict: gates.Verdict) -> LaneState:

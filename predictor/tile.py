@@ -13,13 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from predictor.config import PredictorConfig, Tunables, bind
+from predictor.config import ROUNDS, PredictorConfig, Tunables, bind
 from predictor.state import LaneState
-from predictor.step import LaneTick, step_lane
-from predictor.types import Array, PredictionResult
-
-ROUNDS = 16
-"""Ticks of one lane in one call; lanes with fewer are absent in the later rounds."""
+from predictor.step import step_lane
+from predictor.types import Array, LaneTick, PredictionResult
 
 
 @functools.lru_cache(maxsize=8)

@@ -56,6 +56,17 @@ class Events(IntFlag):
     ARCHITECTURE_SCALED = 4096
 
 
+class LaneTick(NamedTuple):
+    """One lane's tick with nothing absent: NaN stands for a missing optional value."""
+
+    magnitude: Array
+    timestamp_ns: Array
+    now_ns: Array
+    dispersion_proxy: Array
+    reference: Array
+    present: Array
+
+
 class Observation(NamedTuple):
     """Ticks of one row, one per lane; every array has the shape `[n]`.
 

@@ -13,6 +13,7 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -188,6 +189,16 @@ class RealBroker(Broker):
 
     def kill9(self) -> None:
         self._script.run("kill9")
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop it in its tracks: connections stay open, and nobody answers."""
+        pid = int(self._script.status()["pid"])
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def start(self) -> None:
         address = self._script.run("start")

@@ -43,6 +43,21 @@ def test_a_broker_that_is_killed_and_restarted_costs_nothing_but_time(rig, real_
     rig.assert_bits_equal_the_library()
 
 
+@pytest.mark.parametrize("event", ["ready_to_join", "joined", "assigned", "partition_restored"])
+def test_a_broker_that_goes_at_any_stage_of_joining_is_waited_for(rig, real_broker, event):
+    rig.send_walks(assets=20, ticks=300, seed=1)
+    worker = rig.start("only")
+    worker.wait_for_event(event)
+
+    real_broker.kill9()
+    real_broker.start()
+    rig.read_until_answered()
+
+    assert worker.process.poll() is None
+    rig.assert_every_input_is_answered_once()
+    rig.assert_bits_equal_the_library()
+
+
 def test_a_stop_while_the_broker_is_away_ends_in_time_with_exit_code_zero(rig, real_broker):
     worker = rig.start("only")
     rig.send_walks(assets=20, ticks=3000, seed=1)
@@ -85,6 +100,45 @@ def test_a_frozen_worker_commits_nothing_after_its_partitions_have_moved(rig):
 
     wait_for(settled, "the zombie to notice")
     assert zombie.process.poll() in (None, 5)
+    rig.assert_every_input_is_answered_once()
+    rig.assert_sequences_never_skip()
+    rig.assert_bits_equal_the_library()
+
+
+@pytest.mark.parametrize("membership", ["static", "dynamic"])
+def test_a_frozen_worker_whose_identity_was_given_away_ends_and_its_successor_goes_on(
+    rig, membership
+):
+    settings = {
+        "USP__KAFKA__SESSION_TIMEOUT_MS": "2000",
+        "USP__KAFKA__TRANSACTION_TIMEOUT_MS": "3000",
+        "USP__KAFKA__STATIC_MEMBERSHIP": str(membership == "static").lower(),
+    }
+    zombie = rig.start("twin", **settings)
+    zombie.wait_for_event("partition_restored", PARTITIONS)
+    rig.send_walks(assets=20, ticks=3000, seed=1)
+    progress(rig, 300)
+
+    zombie.process.send_signal(signal.SIGSTOP)
+    successor = rig.start("twin", **settings)
+    successor.wait_for_event("partition_restored", PARTITIONS)
+    rig.send_walks(assets=20, ticks=1000, seed=2, first=3000)
+    rig.read_until_answered()
+    zombie.process.send_signal(signal.SIGCONT)
+    first = 4000
+
+    def ended() -> bool:
+        nonlocal first
+        rig.send_walks(assets=20, ticks=50, seed=first, first=first)
+        first += 50
+        rig.read(0.2)
+        return zombie.process.poll() is not None or successor.process.poll() is not None
+
+    wait_for(ended, "the end of one of the twins")
+    rig.read_until_answered()
+    twins = {"zombie": zombie.process.poll(), "successor": successor.process.poll()}
+
+    assert sorted(twins.values(), key=str) == [5, None], twins
     rig.assert_every_input_is_answered_once()
     rig.assert_sequences_never_skip()
     rig.assert_bits_equal_the_library()

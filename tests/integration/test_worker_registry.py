@@ -212,3 +212,41 @@ def test_what_an_unknown_id_hid_stays_hidden_in_a_replay(rig):
     replayed = {e["partition"]: e["replayed"] for e in worker.events("partition_restored")}
     assert replayed[0] == 15
     assert len(rig.eyes(rig.topics["dead_letters"])) == 1
+
+
+FOREIGN_SCHEMAS = {
+    "schema_incompatible": {
+        "type": "record",
+        "name": "Price",
+        "fields": [{"name": "price", "type": "double"}],
+    },
+    "schema_rejected": {
+        "type": "record",
+        "name": "Chain",
+        "fields": [{"name": "next", "type": ["null", "Chain"]}],
+    },
+}
+
+
+def test_schemas_that_do_not_fit_or_are_unsafe_are_dead_lettered_with_their_own_reason(rig):
+    usp(rig, "topics", "apply")
+    ids = {}
+    for reason, schema in FOREIGN_SCHEMAS.items():
+        subject = f"{rig.application}.{reason}"
+        ids[reason] = rig.registry.register(subject, json.dumps(schema), INPUT_COMPATIBILITY)
+        assert isinstance(ids[reason], int)
+    rig.start("only")
+    for number in range(12):
+        for schema_id in ids.values():
+            frame = b"\x00" + schema_id.to_bytes(4, "big") + bytes(8)
+            rig.send_raw(b"x", frame, number % PARTITIONS)
+    rig.producer.flush()
+    letters = []
+
+    def done() -> bool:
+        letters[:] = rig.eyes(rig.topics["dead_letters"])
+        return len(letters) == 24
+
+    wait_for(done, "24 dead letters")
+
+    assert reasons(letters) == dict.fromkeys(FOREIGN_SCHEMAS, 12)

@@ -15,11 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from predictor import FunctionalPredictor, Observation, OperatingMode, PredictorConfig
-from predictor.config import Monitoring, tunables
+from predictor.config import ROUNDS, Monitoring, tunables
 from predictor.functional import _compiled, _complete
-from predictor.step import LaneTick
-from predictor.tile import ROUNDS
-from predictor.types import Events
+from predictor.types import Events, LaneTick
 from tests.predictor import streams
 from tests.predictor.streams import TILE, bits_of, lanes_of, run, words
 

@@ -1,0 +1,198 @@
+"""The compiled step over a slab, kept on disk as a whole.
+
+JAX's own cache spares a restart the compiler, not the trace: Python would build the step anew
+each time to find that its program is there already. What tracing tells — the width of a row,
+the layout of the results, a fresh row — is stored here beside the program, so that a start
+loads both and does not even import the kernels.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import serialize_executable
+
+from predictor.config import ROUNDS, PredictorConfig, Tunables, canonical_json, structure, tunables
+from predictor.types import LaneTick, PredictionResult
+
+Host = np.ndarray[Any, Any]
+Columns = dict[str, tuple[int, int, np.dtype, tuple[int, ...]]]
+"""Place, type and trailing shape of each result field in a row of the table."""
+
+SPARE_ROW = 0
+"""Row of each slab that belongs to no asset; it fills the lanes of an incomplete tile."""
+
+_FOLDER = "programs"
+_SOURCES = ("*.py", "*.npz", "*.json")
+
+
+class Facts(NamedTuple):
+    """What the trace of the step tells about its rows and results.
+
+    `fingerprint`: version and layout of the rows; rows of another one are not loaded.
+    `fresh_row`: uint64 `[width]`. `identity_word`: where a row says which asset it belongs to.
+    """
+
+    fingerprint: str
+    fresh_row: Host
+    identity_word: int
+    columns: Columns
+    columns_width: int
+
+
+class Program(NamedTuple):
+    """`advance(values, slab, rows_at, ticks, rounds)` gives the slab with up to a tile of rows
+    stepped, those rows as they were, and a table of results `[ROUNDS, tile, columns_width]`. The
+    slab that goes in is used up."""
+
+    facts: Facts
+    advance: Callable[[Tunables, Any, Host, LaneTick, Any], tuple[Any, Any, Any]]
+
+
+def obtain(config: PredictorConfig, slab_rows: int) -> Program:
+    """The program from the folder of JAX's cache, or built and left there for the next start.
+
+    Without such a folder it is built each time.
+    """
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    if folder is None:
+        return _build(config, slab_rows)[0]
+    path = Path(folder) / _FOLDER / f"{_key(config, slab_rows)}.pickle"
+    loaded = _load(path)
+    if loaded is not None:
+        return loaded
+    program, serialised = _build(config, slab_rows)
+    _store(path, pickle.dumps((program.facts, serialised)))
+    return program
+
+
+def empty_block(tile: int) -> LaneTick:
+    """A block of absent ticks `[ROUNDS, tile]` on the host."""
+    shape = (ROUNDS, tile)
+    types = (np.float64, np.int64, np.int64, np.float64, np.float64, np.bool_)
+    return LaneTick._make(np.zeros(shape, each) for each in types)
+
+
+# -- disk ------------------------------------------------------------------------------------------
+
+
+def _key(config: PredictorConfig, slab_rows: int) -> str:
+    """Hash of everything that the program follows from."""
+    parts = hashlib.sha256()
+    for part in _origins(config, slab_rows):
+        parts.update(len(part).to_bytes(8, "big"))
+        parts.update(part)
+    return parts.hexdigest()
+
+
+def _origins(config: PredictorConfig, slab_rows: int) -> Iterator[bytes]:
+    device = jax.devices()[0]
+    yield f"{device.device_kind}:{device.client.platform_version}".encode()
+    for package in ("jax", "jaxlib", "diffrax", "flax", "numpy"):
+        yield importlib.metadata.version(package).encode()
+    for name in sorted(name for name in os.environ if name.startswith(("XLA_", "JAX_"))):
+        yield f"{name}={os.environ[name]}".encode()
+    precision = jax.dtypes.canonicalize_dtype(np.float64)
+    yield f"{precision}:{slab_rows}:{canonical_json(config)}".encode()
+    package_folder = Path(__file__).parent.parent / "predictor"
+    sources = {path for pattern in _SOURCES for path in package_folder.rglob(pattern)}
+    for path in [Path(__file__), *sorted(sources)]:
+        yield path.name.encode()
+        yield path.read_bytes()
+
+
+def _load(path: Path) -> Program | None:
+    """None where there is no such file, or none that this process can use."""
+    try:
+        facts, serialised = pickle.loads(path.read_bytes())
+        return Program(facts, serialize_executable.deserialize_and_load(*serialised))
+    except FileNotFoundError:
+        return None
+    except Exception:
+        # Whatever a torn or foreign file raises: the program is built again and replaces it.
+        return None
+
+
+def _store(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+    os.replace(name, path)
+
+
+# -- building --------------------------------------------------------------------------------------
+
+
+def _build(config: PredictorConfig, slab_rows: int) -> tuple[Program, Any]:
+    """The program, and the same as something that can be pickled."""
+    # The kernels bring solvers and networks that a start from disk does without.
+    from predictor.packing import Layout, layout_of, pack, unpack
+    from predictor.state import STATE_VERSION, LaneState, init_lane
+    from predictor.tile import advance_tile
+
+    tile = config.tile
+    layout: Layout = layout_of(jax.eval_shape(lambda: init_lane(config)))
+
+    def fresh() -> Any:
+        return pack(layout, jax.tree.map(lambda leaf: leaf[None], init_lane(config)))
+
+    def advance(
+        values: Tunables, slab: Any, rows_at: Any, ticks: LaneTick, rounds: Any
+    ) -> tuple[Any, Any, Any]:
+        rows = slab.at[rows_at].get(mode="promise_in_bounds")
+        before: LaneState = unpack(layout, rows)
+        states, results = advance_tile(structure(config), values, before, ticks, rounds)
+        slab = slab.at[rows_at].set(pack(layout, states), mode="promise_in_bounds")
+        return slab, rows, _flatten(results)
+
+    # One program instead of one per leaf.
+    fresh_row = np.asarray(jax.jit(fresh)())[0]
+    lane = jax.eval_shape(lambda: init_lane(config))
+    states = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((tile, *leaf.shape), leaf.dtype), lane)
+    values, block, rounds = tunables(config), empty_block(tile), np.int32(0)
+    results = jax.eval_shape(
+        functools.partial(advance_tile, structure(config)), values, states, block, rounds
+    )[1]
+    columns, width = _columns(results)
+    slab = jax.ShapeDtypeStruct((slab_rows, layout.width), np.uint64)
+    rows_at = np.full(tile, SPARE_ROW, np.int32)
+    lowered = jax.jit(advance, donate_argnums=1).lower(values, slab, rows_at, block, rounds)
+    compiled = lowered.compile()
+    facts = Facts(
+        fingerprint=f"{STATE_VERSION}:{layout.fingerprint[:16]}",
+        fresh_row=fresh_row,
+        identity_word=next(leaf.start for leaf in layout.leaves if leaf.path == ".identity"),
+        columns=columns,
+        columns_width=width,
+    )
+    return Program(facts, compiled), serialize_executable.serialize(compiled)
+
+
+def _flatten(results: PredictionResult) -> Any:
+    """One float64 table `[ROUNDS, tile, columns]`: one transfer instead of one per field.
+
+    Integers and flags are exact in float64: counts stay far below 2⁵³.
+    """
+    columns = [leaf.reshape(*leaf.shape[:2], -1).astype(jnp.float64) for leaf in results]
+    return jnp.concatenate(columns, axis=-1)
+
+
+def _columns(results: PredictionResult) -> tuple[Columns, int]:
+    columns, start = {}, 0
+    for name, leaf in zip(PredictionResult._fields, results, strict=True):
+        width = int(np.prod(leaf.shape[2:], dtype=int))
+        columns[name] = (start, start + width, np.dtype(leaf.dtype), leaf.shape[2:])
+        start += width
+    return columns, start

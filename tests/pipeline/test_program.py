@@ -1,0 +1,85 @@
+"""The compiled step on disk: found again, bound to what it came from, and never required."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from pipeline import device, program
+from pipeline.config import Device
+from pipeline.program import SPARE_ROW, Program, empty_block, obtain
+from predictor import PredictorConfig
+from predictor.config import tunables
+
+CONFIG = PredictorConfig(tile=8)
+SLAB_ROWS = 9
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder for programs; JAX's own cache stays where it is but is not used for them."""
+    device.configure(Device(platform="cpu"))
+    before = jax.config.values["jax_compilation_cache_dir"]
+    folder = tmp_path / "cache"
+    (folder / "programs").mkdir(parents=True)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    yield folder / "programs"
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def outcome(made: Program) -> tuple[bytes, bytes]:
+    """Bits of the rows and results of sixteen ticks of eight random walks."""
+    walks = np.cumsum(np.random.default_rng(1).standard_normal((16, CONFIG.tile)), axis=0)
+    ticks = empty_block(CONFIG.tile)._replace(
+        magnitude=walks,
+        timestamp_ns=np.repeat(np.arange(16)[:, None] * 10**9, CONFIG.tile, axis=1),
+        now_ns=np.repeat(np.arange(16)[:, None] * 10**9, CONFIG.tile, axis=1),
+        dispersion_proxy=np.full((16, CONFIG.tile), np.nan),
+        reference=np.full((16, CONFIG.tile), np.nan),
+        present=np.ones((16, CONFIG.tile), bool),
+    )
+    slab = np.repeat(made.facts.fresh_row[None], SLAB_ROWS, axis=0)
+    rows_at = np.arange(SPARE_ROW + 1, CONFIG.tile + 1, dtype=np.int32)
+    after, _, table = made.advance(
+        tunables(CONFIG), jax.numpy.asarray(slab), rows_at, ticks, np.int32(16)
+    )
+    return np.asarray(after).tobytes(), np.asarray(table).tobytes()
+
+
+def test_a_program_from_disk_gives_the_bits_of_the_one_that_was_built(programs, monkeypatch):
+    built = obtain(CONFIG, SLAB_ROWS)
+    monkeypatch.setattr(program, "_build", None)
+
+    loaded = obtain(CONFIG, SLAB_ROWS)
+
+    assert loaded.facts.columns == built.facts.columns
+    assert loaded.facts.fingerprint == built.facts.fingerprint
+    assert outcome(loaded) == outcome(built)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04", b"no program", b"\x80\x05K\x01."])
+def test_a_file_that_is_no_program_counts_as_absent(tmp_path, content):
+    path = tmp_path / "some.pickle"
+    path.write_bytes(content)
+
+    assert program._load(path) is None
+    assert program._load(tmp_path / "absent.pickle") is None
+
+
+def test_a_program_is_known_by_its_sources_its_configuration_and_its_environment(monkeypatch):
+    keys = {program._key(CONFIG, SLAB_ROWS)}
+    keys.add(program._key(CONFIG, SLAB_ROWS + 1))
+    keys.add(program._key(PredictorConfig(tile=16), SLAB_ROWS))
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
+    keys.add(program._key(CONFIG, SLAB_ROWS))
+    monkeypatch.undo()
+    origins = list(program._origins(CONFIG, SLAB_ROWS))
+
+    assert len(keys) == 4
+    sources = Path(program.__file__).parent.parent / "predictor"
+    for name in ("step.py", "kernels/markov/weights.npz", "kernels/levy/schemes.py"):
+        assert (sources / name).read_bytes() in origins

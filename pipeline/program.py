@@ -8,6 +8,7 @@ loads both and does not even import the kernels.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -22,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import serialize_executable
+from jax.experimental.compilation_cache import compilation_cache
 
 from predictor.config import ROUNDS, PredictorConfig, Tunables, canonical_json, structure, tunables
 from predictor.types import LaneTick, PredictionResult
@@ -62,6 +64,8 @@ class Program(NamedTuple):
 
 def obtain(config: PredictorConfig, slab_rows: int) -> Program:
     """The program from the folder of JAX's cache, or built and left there for the next start.
+
+    Tunables are arguments of the program: it is the same for all of them.
 
     Without such a folder it is built each time.
     """
@@ -104,7 +108,7 @@ def _origins(config: PredictorConfig, slab_rows: int) -> Iterator[bytes]:
     for name in sorted(name for name in os.environ if name.startswith(("XLA_", "JAX_"))):
         yield f"{name}={os.environ[name]}".encode()
     precision = jax.dtypes.canonicalize_dtype(np.float64)
-    yield f"{precision}:{slab_rows}:{canonical_json(config)}".encode()
+    yield f"{precision}:{slab_rows}:{canonical_json(structure(config))}".encode()
     package_folder = Path(__file__).parent.parent / "predictor"
     sources = {path for pattern in _SOURCES for path in package_folder.rglob(pattern)}
     for path in [Path(__file__), *sorted(sources)]:
@@ -142,7 +146,7 @@ def _build(config: PredictorConfig, slab_rows: int) -> tuple[Program, Any]:
     from predictor.state import STATE_VERSION, LaneState, init_lane
     from predictor.tile import advance_tile
 
-    tile = config.tile
+    config, tile = structure(config), config.tile
     layout: Layout = layout_of(jax.eval_shape(lambda: init_lane(config)))
 
     def fresh() -> Any:
@@ -153,7 +157,7 @@ def _build(config: PredictorConfig, slab_rows: int) -> tuple[Program, Any]:
     ) -> tuple[Any, Any, Any]:
         rows = slab.at[rows_at].get(mode="promise_in_bounds")
         before: LaneState = unpack(layout, rows)
-        states, results = advance_tile(structure(config), values, before, ticks, rounds)
+        states, results = advance_tile(config, values, before, ticks, rounds)
         slab = slab.at[rows_at].set(pack(layout, states), mode="promise_in_bounds")
         return slab, rows, _flatten(results)
 
@@ -163,13 +167,14 @@ def _build(config: PredictorConfig, slab_rows: int) -> tuple[Program, Any]:
     states = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((tile, *leaf.shape), leaf.dtype), lane)
     values, block, rounds = tunables(config), empty_block(tile), np.int32(0)
     results = jax.eval_shape(
-        functools.partial(advance_tile, structure(config)), values, states, block, rounds
+        functools.partial(advance_tile, config), values, states, block, rounds
     )[1]
     columns, width = _columns(results)
     slab = jax.ShapeDtypeStruct((slab_rows, layout.width), np.uint64)
     rows_at = np.full(tile, SPARE_ROW, np.int32)
     lowered = jax.jit(advance, donate_argnums=1).lower(values, slab, rows_at, block, rounds)
-    compiled = lowered.compile()
+    with _without_the_cache_of_jax():
+        compiled = lowered.compile()
     facts = Facts(
         fingerprint=f"{STATE_VERSION}:{layout.fingerprint[:16]}",
         fresh_row=fresh_row,
@@ -178,6 +183,20 @@ def _build(config: PredictorConfig, slab_rows: int) -> tuple[Program, Any]:
         columns_width=width,
     )
     return Program(facts, compiled), serialize_executable.serialize(compiled)
+
+
+@contextlib.contextmanager
+def _without_the_cache_of_jax() -> Iterator[None]:
+    """A program that JAX loads from its cache is short of functions when it is serialised again;
+    one that was just compiled is whole."""
+    enabled = jax.config.values["jax_enable_compilation_cache"]
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", enabled)
+        compilation_cache.reset_cache()
 
 
 def _flatten(results: PredictionResult) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,7 +14,8 @@ from pipeline import device, program
 from pipeline.config import Device
 from pipeline.program import SPARE_ROW, Program, empty_block, obtain
 from predictor import PredictorConfig
-from predictor.config import tunables
+from predictor.config import Fusion, Interval, Monitoring, tunables
+from predictor.state import init_lane
 
 CONFIG = PredictorConfig(tile=8)
 SLAB_ROWS = 9
@@ -70,10 +72,29 @@ def test_a_file_that_is_no_program_counts_as_absent(tmp_path, content):
     assert program._load(tmp_path / "absent.pickle") is None
 
 
+def test_a_fresh_state_does_not_depend_on_tunables():
+    """A program holds one fresh row, and serves every value of the tunables."""
+    device.configure(Device(platform="cpu"))
+    tuned = PredictorConfig(
+        monitoring=Monitoring(volatility_alpha=0.2, cusum_h=5.0, holder_threshold=0.5),
+        fusion=Fusion(learning_rate_minimum=0.01, sinkhorn_epsilon_0=0.2),
+        interval=Interval(coverage=0.8),
+    )
+
+    for one, other in zip(
+        jax.tree.leaves(init_lane(PredictorConfig())),
+        jax.tree.leaves(init_lane(tuned)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_program_is_known_by_its_sources_its_configuration_and_its_environment(monkeypatch):
     keys = {program._key(CONFIG, SLAB_ROWS)}
     keys.add(program._key(CONFIG, SLAB_ROWS + 1))
     keys.add(program._key(PredictorConfig(tile=16), SLAB_ROWS))
+    tuned = msgspec.structs.replace(CONFIG, interval=Interval(coverage=0.8))
+    keys.add(program._key(tuned, SLAB_ROWS))
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
     keys.add(program._key(CONFIG, SLAB_ROWS))
     monkeypatch.undo()

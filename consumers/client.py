@@ -61,8 +61,6 @@ class TickConsumer:
         self, base: Settings, membership: Membership, topic: str, handlers: RebalanceHandlers
     ) -> None:
         self._topic = topic
-        self._instance_id = membership.instance_id
-        self._member_id = ""
         self._handlers = handlers
         self._starting: set[int] = set()
         self._placed: set[int] = set()
@@ -92,15 +90,6 @@ class TickConsumer:
     def incremental(self) -> bool:
         """Whether partitions come and go one by one rather than all at once."""
         return self._incremental
-
-    @property
-    def identity(self) -> tuple[str, str] | None:
-        """Instance id and member id of a static member that has joined, the last one where it is
-        no member now: a client that was fenced forgets who it was."""
-        self._member_id = self._consumer.memberid() or self._member_id
-        if self._instance_id is None or not self._member_id:
-            return None
-        return self._instance_id, self._member_id
 
     def subscribe(self) -> None:
         """Join the group."""
@@ -222,7 +211,6 @@ class TickConsumer:
         self._forget(partitions)
         self._starting.update(tp.partition for tp in partitions)
         self._sure(lambda: assign(start))
-        self._member_id = consumer.memberid() or self._member_id
         self._handlers.assigned(tuple(sorted(tp.partition for tp in partitions)))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

@@ -163,21 +163,6 @@ class LogReader:
             time.sleep(min(0.02, left))
         raise Unanswered(why)
 
-    def holder_of(self, instance_id: str, timeout_seconds: float) -> str | None:
-        """Member id of whoever is in the group under this instance id; None where nobody is.
-
-        **Failure:** `Unanswered`.
-        """
-        answers = self._admin.describe_consumer_groups(
-            [self._group], request_timeout=timeout_seconds
-        )
-        try:
-            group = answers[self._group].result()
-        except KafkaException as error:
-            raise Unanswered(_text_of(error.args[0])) from None
-        held = {member.group_instance_id: member.member_id for member in group.members}
-        return held.get(instance_id)
-
     # -- reading -----------------------------------------------------------------------------
 
     def start(self, topic: str, partition: int, offset: int) -> None:

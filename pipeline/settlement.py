@@ -11,7 +11,6 @@ from pipeline.patience import Patience
 from pipeline.transaction import Transactor
 from producers.client import (
     Abortable,
-    Fenced,
     OutcomeUnknown,
     ProducerLost,
     TransactionalProducer,
@@ -32,8 +31,6 @@ class Settlement:
     """Calls of the producer, with what their failures mean for the core.
 
     A commit gets less time than the transaction timeout, so that an expired one is noticed.
-
-    **Arguments:** `identity`, instance id and member id of a static group member.
     """
 
     def __init__(
@@ -41,7 +38,6 @@ class Settlement:
         producer: TransactionalProducer,
         transactor: Transactor,
         reader: LogReader,
-        identity: Callable[[], tuple[str, str] | None],
         topic: str,
         transaction_timeout_ms: int,
         patience: Patience,
@@ -50,7 +46,6 @@ class Settlement:
         self._producer = producer
         self._transactor = transactor
         self._reader = reader
-        self._identity = identity
         self._topic = topic
         self._patience = patience
         self._log = log
@@ -109,32 +104,14 @@ class Settlement:
         else:
             self.abort()
 
-    def refuse_if_succeeded(self) -> None:
-        """Do not take the identity from a successor, which a worker that slept may have.
-
-        The broker answers alike to a transaction that has expired and to a producer that was
-        replaced, and a client whose session ran out simply joins again under its name. Who holds
-        that name in the group tells.
-
-        **Failure:** `Fenced`; `Unanswered` where the group cannot be asked.
-        """
-        identity = self._identity()
-        if identity is None:
-            return
-        instance_id, member_id = identity
-        holder = self._reader.holder_of(instance_id, self._again_seconds())
-        if holder not in (None, member_id):
-            raise Fenced(f"the group knows another member as {instance_id}")
-
     def _replace_producer(self) -> None:
         """A new producer under the same identity: it ends whatever the old one left open."""
         self._producer.abandon()
         while True:
             try:
-                self.refuse_if_succeeded()
                 self._producer.initialise(self._again_seconds())
                 return
-            except (Unanswered, Unreachable, ProducerLost, Abortable) as error:
+            except (Unreachable, ProducerLost, Abortable) as error:
                 self._log.warning("broker_away", reason=str(error))
                 self._give_up_if_stopping("the broker is away")
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
 
 from consumers.client import Membership, RebalanceHandlers, TickConsumer
 from consumers.events import Polled, Record
-from consumers.reader import Unanswered
 from consumers.settings import common
 from pipeline import core
 from pipeline.config import Config
@@ -126,7 +124,6 @@ class Worker:
             connection.producer,
             self._transactor,
             connection.reader,
-            lambda: self._consumer.identity,
             config.topics.ticks,
             config.kafka.transaction_timeout_ms,
             self._patience,
@@ -343,9 +340,6 @@ class Worker:
 
     def _on_lost(self, partitions: tuple[int, ...]) -> None:
         self._log.warning("lost", partitions=partitions)
-        # The client joins again after this callback, and would fence who has come in its place.
-        with contextlib.suppress(Unanswered):
-            self._settlement.refuse_if_succeeded()
         self._dispatch(core.Lost(partitions))
 
     def _take_over(self, restored: RestoredPartition) -> None:

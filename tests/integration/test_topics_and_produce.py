@@ -61,7 +61,7 @@ def test_apply_makes_topics_that_pass_the_preflight_at_once(config):
     steps, _ = apply(config, partitions=3)
 
     assert [step.action for step in steps] == ["create"] * 6
-    assert preflight(config, 10.0) == 3
+    assert preflight(config, 10.0).partitions == 3
     assert {step.action for step in plan(config, Cluster(config))} == {"keep"}
 
 

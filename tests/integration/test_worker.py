@@ -179,7 +179,10 @@ def test_late_and_repeated_ticks_are_answered_by_an_event(make_rig):
     rig.assert_bits_equal_the_library()
 
 
-def test_a_damaged_snapshot_is_rejected_and_its_asset_starts_cold(make_rig):
+@pytest.mark.parametrize("older", ["gone", "whole"])
+def test_a_damaged_snapshot_is_rejected_and_its_asset_goes_on_only_from_a_whole_one(
+    make_rig, older
+):
     rig = make_rig()
     worker = rig.start("only")
     rig.send_walks(assets=3, ticks=300, seed=4)
@@ -187,9 +190,9 @@ def test_a_damaged_snapshot_is_rejected_and_its_asset_starts_cold(make_rig):
     assert worker.terminate() == 0
     victim = "asset-1"
     partition = next(source[0] for source, tick in rig.sent.items() if tick.asset == victim)
-    rig.producer.produce(
-        rig.topics["snapshots"], b"damaged" * 10, victim.encode(), partition=partition
-    )
+    left = [None, b"damaged" * 10] if older == "gone" else [b"damaged" * 10]
+    for value in left:
+        rig.producer.produce(rig.topics["snapshots"], value, victim.encode(), partition=partition)
     rig.producer.flush()
 
     rig.start("only")
@@ -200,8 +203,13 @@ def test_a_damaged_snapshot_is_rejected_and_its_asset_starts_cold(make_rig):
     rejected = [e for e in rig.outputs.events if e["kind"] == "SNAPSHOT_REJECTED"]
     after = rig.outputs.predictions[before:]
     assert [event["asset_id"] for event in rejected] == [victim]
-    assert min(r["sequence"] for r in after if r["asset_id"] == victim) == 1
-    assert min(r["sequence"] for r in after if r["asset_id"] != victim) > 50
+    first = {
+        asset: min(r["sequence"] for r in after if r["asset_id"] == asset)
+        for asset in {r["asset_id"] for r in after}
+    }
+    cold = {asset for asset, sequence in first.items() if sequence == 1}
+    assert cold == ({victim} if older == "gone" else set())
+    assert all(sequence > 50 for asset, sequence in first.items() if asset not in cold)
     rig.assert_every_input_is_answered_once()
 
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test check lock bench clean
+.PHONY: install demo test test-core test-services check lock bench clean
 
 install: $(STAMP)
 
@@ -18,8 +18,15 @@ $(STAMP): requirements-dev.lock pyproject.toml
 demo: install
 	$(BIN)/usp demo
 
+# The numerical core keeps one processor busy while the services wait for each other.
 test: install
-	$(BIN)/python -m pytest
+	$(MAKE) -j2 test-core test-services
+
+test-core: install
+	$(BIN)/python -m pytest tests/predictor tests/quality
+
+test-services: install
+	$(BIN)/python -m pytest tests --ignore tests/predictor --ignore tests/quality
 
 check: install
 	$(BIN)/ruff format --check .

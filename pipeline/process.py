@@ -126,7 +126,6 @@ def _start(config: Config, log: Log, life: _Life) -> Worker | None:
     None where a stop signal came first.
     """
     began = time.monotonic()
-    log.info("starting", group=config.kafka.application_id)
     device.configure(config.device)
     connecting: list[Connection] = []
     failure: list[BaseException] = []

@@ -38,6 +38,10 @@ def eventful_stream() -> Observation:
     values[:, 8] *= 1e-300
     values[:, 9] *= 1e100
     values[:, 10] = np.where(random.random(ROWS) < 0.7, 0.0, values[:, 10])
+    # The law of the next value widens: the network of the backward equation has to grow.
+    half = ROWS // 2
+    values[:half, 14] = random.normal(size=half)
+    values[half:, 14] = np.cumsum(random.normal(size=ROWS - half))
     times = np.repeat(streams.clock(ROWS)[:, None], LANES, axis=1)
     times[100:, 11] += 50 * streams.SECOND
     times[130, 12] -= 10 * streams.SECOND

@@ -6,6 +6,7 @@ partition whose answer is held back (an open transaction, a leader that is away)
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -14,7 +15,6 @@ from typing import Any, Generic, TypeVar
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -93,6 +93,8 @@ class LogReader:
         self._consumer = make_client(
             Consumer, {**consuming(base, group, partitions), "fetch.wait.max.ms": 10}
         )
+        # Never closed: a question may still be on its way when the reader ends.
+        self._asker = make_client(Consumer, consuming(base, group, partitions))
         self._admin = make_client(AdminClient, base)
         self._assigned: set[tuple[str, int]] = set()
 
@@ -110,20 +112,30 @@ class LogReader:
 
     def ask_committed(self, topic: str, partitions: Iterable[int]) -> Question[Located]:
         """Stable committed offsets with metadata; a partition with one pending is refused."""
-        wanted = [TopicPartition(topic, partition) for partition in partitions]
-        request = ConsumerGroupTopicPartitions(self._group, wanted)
-        answers = self._admin.list_consumer_group_offsets(
-            [request], require_stable=True, request_timeout=REQUEST_SECONDS
-        )
-        future = answers[self._group]
+        # Not by the admin client: librdkafka ends the process with a failed assertion where the
+        # group's coordinator goes away in the middle of its request.
+        asked = {partition: self._ask_one(topic, partition) for partition in partitions}
+        return Question(asked, lambda _, answer: answer)
 
-        def read(partition: int, answer: Any) -> Located:
-            found = next(tp for tp in answer.topic_partitions if tp.partition == partition)
-            if found.error is not None:
-                raise Unanswered(_text_of(found.error))
-            return Located(found.offset if found.offset >= 0 else None, found.metadata or "")
+    def _ask_one(self, topic: str, partition: int) -> Future[Located]:
+        """One partition's committed offset: one that is held back holds up no other."""
+        answer: Future[Located] = Future()
+        asker = self._asker
 
-        return Question({tp.partition: future for tp in wanted}, read)
+        def ask() -> None:
+            try:
+                wanted = [TopicPartition(topic, partition)]
+                (found,) = asker.committed(wanted, timeout=REQUEST_SECONDS)
+                if found.error is not None:
+                    raise KafkaException(found.error)
+            except Exception as error:
+                answer.set_exception(error)
+            else:
+                offset = found.offset if found.offset >= 0 else None
+                answer.set_result(Located(offset, found.metadata or ""))
+
+        threading.Thread(target=ask, name=f"committed-{partition}", daemon=True).start()
+        return answer
 
     def ask_true_ends(self, topic: str, partitions: Iterable[int]) -> Question[int]:
         """High watermarks, open transactions included (the last stable offset may be lower)."""

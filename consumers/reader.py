@@ -89,7 +89,6 @@ class LogReader:
     """
 
     def __init__(self, base: Settings, group: str, partitions: int) -> None:
-        self._group = group
         self._consumer = make_client(
             Consumer, {**consuming(base, group, partitions), "fetch.wait.max.ms": 10}
         )

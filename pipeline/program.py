@@ -121,10 +121,8 @@ def _load(path: Path) -> Program | None:
     try:
         facts, serialised = pickle.loads(path.read_bytes())
         return Program(facts, serialize_executable.deserialize_and_load(*serialised))
-    except FileNotFoundError:
-        return None
     except Exception:
-        # Whatever a torn or foreign file raises: the program is built again and replaces it.
+        # Whatever an absent, torn or foreign file raises: the program is built and takes its place.
         return None
 
 
@@ -147,7 +145,8 @@ def _build(config: PredictorConfig, slab_rows: int) -> tuple[Program, Any]:
     from predictor.tile import advance_tile
 
     config, tile = structure(config), config.tile
-    layout: Layout = layout_of(jax.eval_shape(lambda: init_lane(config)))
+    lane = jax.eval_shape(lambda: init_lane(config))
+    layout: Layout = layout_of(lane)
 
     def fresh() -> Any:
         return pack(layout, jax.tree.map(lambda leaf: leaf[None], init_lane(config)))
@@ -163,7 +162,6 @@ def _build(config: PredictorConfig, slab_rows: int) -> tuple[Program, Any]:
 
     # One program instead of one per leaf.
     fresh_row = np.asarray(jax.jit(fresh)())[0]
-    lane = jax.eval_shape(lambda: init_lane(config))
     states = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((tile, *leaf.shape), leaf.dtype), lane)
     values, block, rounds = tunables(config), empty_block(tile), np.int32(0)
     results = jax.eval_shape(

@@ -11,6 +11,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from live_services import (
@@ -21,6 +22,7 @@ from live_services import (
     ServiceMissing,
     session_daemon,
 )
+from worker_rig import Rig
 
 RUN = uuid.uuid4().hex[:8]
 
@@ -105,3 +107,20 @@ def unique_name(request: pytest.FixtureRequest) -> Callable[[str], str]:
         return f"{prefix}.{test}.{digest}.{RUN}"
 
     return name
+
+
+@pytest.fixture
+def make_rig(
+    broker: Broker, unique_name: Callable[[str], str], tmp_path: Path
+) -> Iterator[Callable[..., Rig]]:
+    """Make rigs of one application on this broker, with settings; all are closed at the end."""
+    made: list[Rig] = []
+
+    def make(**settings: str) -> Rig:
+        rig = Rig(broker.bootstrap_servers, unique_name("worker"), tmp_path, **settings)
+        made.append(rig)
+        return rig
+
+    yield make
+    for rig in made:
+        rig.close()

@@ -4,43 +4,20 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-from live_services import Broker
 from worker_rig import (
     BASE_NS,
     PARTITIONS,
     SECOND_NS,
     SINGLE_OBJECT_HEADER,
-    Rig,
     plain_tick,
     reasons,
     wait_for,
 )
 
 from pipeline.snapshot import CONTROL_KEY
-
-MakeRig = Callable[..., Rig]
-
-
-@pytest.fixture
-def make_rig(
-    broker: Broker, unique_name: Callable[[str], str], tmp_path: Path
-) -> Iterator[MakeRig]:
-    made: list[Rig] = []
-
-    def make(**settings: str) -> Rig:
-        rig = Rig(broker.bootstrap_servers, unique_name("worker"), tmp_path, **settings)
-        made.append(rig)
-        return rig
-
-    yield make
-    for rig in made:
-        rig.close()
-
 
 MEMBERSHIPS = {
     "static cooperative-sticky": {},

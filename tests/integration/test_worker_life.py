@@ -6,32 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
-from live_services import Broker
 from worker_rig import PARTITIONS, STOP_SECONDS, Rig, WorkerProcess, wait_for
-
-MakeRig = Callable[..., Rig]
-
-
-@pytest.fixture
-def make_rig(
-    broker: Broker, unique_name: Callable[[str], str], tmp_path: Path
-) -> Iterator[MakeRig]:
-    made: list[Rig] = []
-
-    def make(**settings: str) -> Rig:
-        rig = Rig(broker.bootstrap_servers, unique_name("life"), tmp_path, **settings)
-        made.append(rig)
-        return rig
-
-    yield make
-    for rig in made:
-        rig.close()
-
 
 # -- stops before there is anything to stop --------------------------------------------------------
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import raw_records
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
-from live_services import Broker
 from worker_rig import (
     BASE_NS,
     PARTITIONS,
@@ -27,25 +24,6 @@ from pipeline.placement import java_partition
 from pipeline.snapshot import decode_metadata
 from producers.client import TransactionalProducer
 from schemas.codec import decode_record
-
-MakeRig = Callable[..., Rig]
-
-
-@pytest.fixture
-def make_rig(
-    broker: Broker, unique_name: Callable[[str], str], tmp_path: Path
-) -> Iterator[MakeRig]:
-    made: list[Rig] = []
-
-    def make(**settings: str) -> Rig:
-        rig = Rig(broker.bootstrap_servers, unique_name("records"), tmp_path, **settings)
-        made.append(rig)
-        return rig
-
-    yield make
-    for rig in made:
-        rig.close()
-
 
 # -- answers ---------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ REQUEST_SECONDS = 5.0
 """After which a request that got no answer counts as failed and may be asked again."""
 
 Answer = TypeVar("Answer")
+Client = TypeVar("Client")
 
 
 class Unanswered(Exception):
@@ -45,10 +46,14 @@ class Question(Generic[Answer]):
     """Something asked about some partitions, whose answers come one by one."""
 
     def __init__(
-        self, asked: Mapping[int, Future[Any]], read: Callable[[int, Any], Answer]
+        self,
+        asked: Mapping[int, Future[Any]],
+        read: Callable[[int, Any], Answer],
+        refused: Callable[[], None],
     ) -> None:
         self._asked = dict(asked)
         self._read = read
+        self._refused = refused
         self.refusals: dict[int, str] = {}
         """Why a partition got no answer, by partition; ask again."""
 
@@ -56,6 +61,10 @@ class Question(Generic[Answer]):
         """The answer about a partition is of no interest any more."""
         self._asked.pop(partition, None)
         self.refusals.pop(partition, None)
+
+    def asks(self, partition: int) -> bool:
+        """Whether the answer about a partition is still to come."""
+        return partition in self._asked
 
     @property
     def pending(self) -> bool:
@@ -74,11 +83,33 @@ class Question(Generic[Answer]):
             del self._asked[partition]
             try:
                 answers[partition] = self._read(partition, future.result())
-            except Unanswered as error:
-                self.refusals[partition] = str(error)
             except KafkaException as error:
                 self.refusals[partition] = _text_of(error.args[0])
+                self._refused()
         return answers
+
+
+class _Asker(Generic[Client]):
+    """A client for questions, replaced once one of them was refused.
+
+    A client may not recover from an outage: of the admin client the questions keep the leader
+    epoch from before it, of a consumer they may never find the coordinator again. Nothing is
+    closed, since a question may still be on its way: a client ends with the last of its questions.
+    """
+
+    def __init__(self, make: Callable[[], Client]) -> None:
+        self._make = make
+        self._client: Client | None = make()
+
+    def client(self) -> Client:
+        if self._client is None:
+            self._client = self._make()
+        return self._client
+
+    def replace(self, client: Client) -> None:
+        """Use it no more."""
+        if self._client is client:
+            self._client = None
 
 
 class LogReader:
@@ -92,9 +123,9 @@ class LogReader:
         self._consumer = make_client(
             Consumer, {**consuming(base, group, partitions), "fetch.wait.max.ms": 10}
         )
-        # Never closed: a question may still be on its way when the reader ends.
-        self._asker = make_client(Consumer, consuming(base, group, partitions))
-        self._admin = make_client(AdminClient, base)
+        asking = consuming(base, group, partitions)
+        self._members = _Asker[Consumer](lambda: make_client(Consumer, asking))
+        self._admins = _Asker[AdminClient](lambda: make_client(AdminClient, base))
         self._assigned: set[tuple[str, int]] = set()
 
     def warm(self, timeout_seconds: float) -> None:
@@ -113,28 +144,12 @@ class LogReader:
         """Stable committed offsets with metadata; a partition with one pending is refused."""
         # Not by the admin client: librdkafka ends the process with a failed assertion where the
         # group's coordinator goes away in the middle of its request.
-        asked = {partition: self._ask_one(topic, partition) for partition in partitions}
-        return Question(asked, lambda _, answer: answer)
-
-    def _ask_one(self, topic: str, partition: int) -> Future[Located]:
-        """One partition's committed offset: one that is held back holds up no other."""
-        answer: Future[Located] = Future()
-        asker = self._asker
-
-        def ask() -> None:
-            try:
-                wanted = [TopicPartition(topic, partition)]
-                (found,) = asker.committed(wanted, timeout=REQUEST_SECONDS)
-                if found.error is not None:
-                    raise KafkaException(found.error)
-            except Exception as error:
-                answer.set_exception(error)
-            else:
-                offset = found.offset if found.offset >= 0 else None
-                answer.set_result(Located(offset, found.metadata or ""))
-
-        threading.Thread(target=ask, name=f"committed-{partition}", daemon=True).start()
-        return answer
+        client = self._members.client()
+        return Question(
+            {number: _committed(client, TopicPartition(topic, number)) for number in partitions},
+            lambda _, answer: answer,
+            lambda: self._members.replace(client),
+        )
 
     def ask_true_ends(self, topic: str, partitions: Iterable[int]) -> Question[int]:
         """High watermarks, open transactions included (the last stable offset may be lower)."""
@@ -145,8 +160,9 @@ class LogReader:
         return self._ask_offsets(topic, partitions, OffsetSpec.earliest())
 
     def _ask_offsets(self, topic: str, partitions: Iterable[int], spec: Any) -> Question[int]:
+        client = self._admins.client()
         wanted = {TopicPartition(topic, partition): spec for partition in partitions}
-        answers = self._admin.list_offsets(
+        answers = client.list_offsets(
             wanted,
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=REQUEST_SECONDS,
@@ -154,6 +170,7 @@ class LogReader:
         return Question(
             {tp.partition: future for tp, future in answers.items()},
             lambda partition, answer: int(answer.offset),
+            lambda: self._admins.replace(client),
         )
 
     def committed(
@@ -226,6 +243,25 @@ class LogReader:
             call()
         except KafkaException as error:
             raise raised(error) from None
+
+
+def _committed(client: Consumer, wanted: TopicPartition) -> Future[Located]:
+    """One partition's committed offset: one that is held back holds up no other."""
+    answer: Future[Located] = Future()
+
+    def ask() -> None:
+        try:
+            (found,) = client.committed([wanted], timeout=REQUEST_SECONDS)
+            if found.error is not None:
+                raise KafkaException(found.error)
+        except Exception as error:
+            answer.set_exception(error)
+        else:
+            offset = found.offset if found.offset >= 0 else None
+            answer.set_result(Located(offset, found.metadata or ""))
+
+    threading.Thread(target=ask, name=f"committed-{wanted.partition}", daemon=True).start()
+    return answer
 
 
 def _text_of(error: KafkaError) -> str:

@@ -33,6 +33,10 @@ def common(bootstrap_servers: str, client_id: str, extra: Mapping[str, str]) -> 
         "client.id": client_id,
         "log_level": 2,  # the shells report errors themselves, once and with the remedy
         "reconnect.backoff.max.ms": 1000,
+        # A re-bootstrap forgets the group's coordinator while requests to it are waiting, and
+        # nothing wakes them up again (librdkafka issue 5511). Brokers keep their addresses over
+        # an outage, or are replaced one by one.
+        "metadata.recovery.strategy": "none",
         **own,
     }
 

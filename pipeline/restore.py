@@ -43,8 +43,10 @@ class _Stage(Enum):
 class _Inquiry(Generic[Answer]):
     """One kind of question: asked for all partitions that want it, again where it was refused."""
 
-    def __init__(self, ask: Callable[[list[int]], Question[Answer]]) -> None:
+    def __init__(self, subject: str, ask: Callable[[list[int]], Question[Answer]]) -> None:
+        self._subject = subject
         self._ask = ask
+        self._refusals: dict[int, str] = {}
         self._wanting: dict[int, float] = {}
         self._asked: list[Question[Answer]] = []
 
@@ -53,6 +55,7 @@ class _Inquiry(Generic[Answer]):
 
     def drop(self, partition: int) -> None:
         self._wanting.pop(partition, None)
+        self._refusals.pop(partition, None)
         for question in self._asked:
             question.forget(partition)
 
@@ -65,11 +68,20 @@ class _Inquiry(Generic[Answer]):
         answers: dict[int, Answer] = {}
         for question in self._asked:
             answers |= question.arrived()
-            for partition in question.refusals:
+            for partition, reason in question.refusals.items():
                 self._wanting[partition] = now + ASK_AGAIN_SECONDS
+                self._refusals[partition] = reason
             question.refusals.clear()
         self._asked = [question for question in self._asked if question.pending]
+        for partition in answers:
+            self._refusals.pop(partition, None)
         return answers
+
+    def open(self, partition: int) -> list[str]:
+        """What is still to be answered about a partition, with the last refusal."""
+        if partition in self._wanting or any(q.asks(partition) for q in self._asked):
+            return [f"{self._subject}: {self._refusals.get(partition, 'no answer yet')}"]
+        return []
 
 
 class Restorer:
@@ -97,10 +109,18 @@ class Restorer:
         self._since: dict[int, float] = {}
         self._stalled: set[int] = set()
         ticks, snapshots = config.topics.ticks, config.topics.snapshots
-        self._committed = _Inquiry(lambda numbers: reader.ask_committed(ticks, numbers))
-        self._snapshot_ends = _Inquiry(lambda numbers: reader.ask_true_ends(snapshots, numbers))
-        self._log_starts = _Inquiry(lambda numbers: reader.ask_log_starts(ticks, numbers))
-        self._log_ends = _Inquiry(lambda numbers: reader.ask_true_ends(ticks, numbers))
+        self._committed = _Inquiry(
+            "committed offset", lambda numbers: reader.ask_committed(ticks, numbers)
+        )
+        self._snapshot_ends = _Inquiry(
+            "end of the snapshots", lambda numbers: reader.ask_true_ends(snapshots, numbers)
+        )
+        self._log_starts = _Inquiry(
+            "start of the log", lambda numbers: reader.ask_log_starts(ticks, numbers)
+        )
+        self._log_ends = _Inquiry(
+            "end of the log", lambda numbers: reader.ask_true_ends(ticks, numbers)
+        )
         self._inquiries: tuple[_Inquiry[Any], ...] = (
             self._committed,
             self._snapshot_ends,
@@ -168,6 +188,9 @@ class Restorer:
                 "restore_stalled",
                 partition=partition,
                 stage=self._stages[partition].name.lower(),
+                unanswered=[
+                    each for inquiry in self._inquiries for each in inquiry.open(partition)
+                ],
                 remedy="an open transaction pins the log, a schema or the broker is away; still "
                 "waiting",
             )

@@ -43,7 +43,7 @@ def test_a_broker_that_is_killed_and_restarted_costs_nothing_but_time(rig, real_
     rig.assert_bits_equal_the_library()
 
 
-@pytest.mark.parametrize("event", ["ready_to_join", "joined"])
+@pytest.mark.parametrize("event", ["ready_to_join", "joined", "assigned", "partition_restored"])
 def test_a_broker_that_goes_while_the_group_is_joined_is_waited_for(rig, real_broker, event):
     rig.send_walks(assets=20, ticks=300, seed=1)
     worker = rig.start("only")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
-from consumers.events import Polled
+from consumers.events import ConsumerFailed, Polled
 from consumers.failures import failure, raised
 from consumers.messages import sort
 from consumers.settings import Settings, consuming, make_client
 
 MOVE_POLL_SECONDS = 0.005
 """Longest wait for records while a partition still has to be moved."""
+
+WAKE_SECONDS = 30.0
+"""For how long after the assignment that follows an outage a fence counts as its echo."""
 
 Answer = TypeVar("Answer")
 
@@ -55,6 +59,10 @@ class TickConsumer:
     by that end, that it has started. A seek that overtakes the start's question for the end
     succeeds and is undone half a second later: librdkafka takes the answer for outdated, asks
     again, and jumps to the end, over all records in between.
+
+    A static member can fence itself: its request to join is on its way twice when a coordinator
+    comes back. So a fence in the wake of an outage is answered, once, by joining again. Where
+    another worker did take the identity, that one is fenced then: one of the two goes on.
     """
 
     def __init__(
@@ -62,10 +70,12 @@ class TickConsumer:
     ) -> None:
         self._topic = topic
         self._handlers = handlers
+        self._held: set[int] = set()
         self._starting: set[int] = set()
         self._placed: set[int] = set()
         self._moves: dict[int, _Move] = {}
         self._complaints: dict[str, str] = {}
+        self._wake_ends: float | None = None
         self._incremental = (
             membership.protocol == "consumer" or membership.assignment == "cooperative-sticky"
         )
@@ -81,10 +91,13 @@ class TickConsumer:
         settings["max.poll.interval.ms"] = max(
             membership.max_poll_interval_ms, membership.session_timeout_ms
         )
-        self._consumer: Consumer = make_client(Consumer, {**settings, "error_cb": self._complain})
+        self._settings: Settings = {**settings, "error_cb": self._complain}
+        self._consumer: Consumer = make_client(Consumer, self._settings)
 
     def _complain(self, error: KafkaError) -> None:
         self._complaints[error.name()] = error.str()
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._wake_ends = float("inf")
 
     @property
     def incremental(self) -> bool:
@@ -102,6 +115,28 @@ class TickConsumer:
 
     def poll(self, limit: int, wait_seconds: float, linger_seconds: float) -> Polled:
         """Up to `limit` records: wait for the first, then at most the linger for the rest."""
+        try:
+            return self._polled(limit, wait_seconds, linger_seconds)
+        except ConsumerFailed as error:
+            in_wake = self._wake_ends is not None and time.monotonic() < self._wake_ends
+            if error.kind != "fenced" or not in_wake:
+                raise
+        self._join_again()
+        return Polled([], {}, {"FENCED_INSTANCE_ID": "fenced after an outage; joined again"})
+
+    def _join_again(self) -> None:
+        self._wake_ends = None
+        if self._held:  # the fenced client drops them without a word
+            self._handlers.lost(tuple(sorted(self._held)))
+        self._held.clear()
+        self._starting.clear()
+        self._placed.clear()
+        self._moves.clear()
+        old, self._consumer = [self._consumer], make_client(Consumer, self._settings)
+        threading.Thread(target=old.clear, name="dispose", daemon=True).start()
+        self.subscribe()
+
+    def _polled(self, limit: int, wait_seconds: float, linger_seconds: float) -> Polled:
         self._make_moves()
         if self._moves:
             wait_seconds = min(wait_seconds, MOVE_POLL_SECONDS)
@@ -209,6 +244,9 @@ class TickConsumer:
         start = [TopicPartition(tp.topic, tp.partition, OFFSET_END) for tp in partitions]
         assign = consumer.incremental_assign if self._incremental else consumer.assign
         self._forget(partitions)
+        if self._wake_ends is not None:
+            self._wake_ends = min(self._wake_ends, time.monotonic() + WAKE_SECONDS)
+        self._held.update(tp.partition for tp in partitions)
         self._starting.update(tp.partition for tp in partitions)
         self._sure(lambda: assign(start))
         self._handlers.assigned(tuple(sorted(tp.partition for tp in partitions)))
@@ -230,6 +268,7 @@ class TickConsumer:
 
     def _forget(self, partitions: list[TopicPartition]) -> None:
         for tp in partitions:
+            self._held.discard(tp.partition)
             self._starting.discard(tp.partition)
             self._placed.discard(tp.partition)
             self._moves.pop(tp.partition, None)

@@ -49,8 +49,6 @@ FENCED_CODES = frozenset(
         KafkaError._FENCED,
         KafkaError.PRODUCER_FENCED,
         KafkaError.INVALID_PRODUCER_EPOCH,
-        # Sending offsets also speaks for the group member, whose name another may have taken.
-        KafkaError.FENCED_INSTANCE_ID,
     }
 )
 
@@ -75,7 +73,9 @@ def reaction(error: KafkaError) -> Exception:
         return SettingsRefused("transaction.timeout.ms is above the broker's own limit")
     if code in LOST_CODES:
         return ProducerLost(text)
-    if error.txn_requires_abort():
+    if error.txn_requires_abort() or code == KafkaError.FENCED_INSTANCE_ID:
+        # Sending offsets also speaks for the group member, whose name another may have taken: the
+        # member itself says what follows from that.
         return Abortable(text)
     # Fatal, or neither retriable nor abortable: nothing can be concluded about the transaction.
     return ProducerLost(text)

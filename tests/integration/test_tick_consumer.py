@@ -33,6 +33,7 @@ class Hall:
         instance_id: str | None = None,
         session_timeout_ms: int = 6000,
         assignment: str = "cooperative-sticky",
+        lost: Callable[[tuple[int, ...]], None] = lambda numbers: None,
         **extra: str,
     ) -> TickConsumer:
         membership = Membership(
@@ -46,7 +47,7 @@ class Hall:
         )
         base = common(self.broker.bootstrap_servers, "member", {"log_level": "0", **extra})
         handlers = RebalanceHandlers(
-            lambda numbers: assigned(made, numbers), lambda numbers: None, lambda numbers: None
+            lambda numbers: assigned(made, numbers), lambda numbers: None, lost
         )
         made = TickConsumer(base, membership, self.topic, handlers)
         made.subscribe()
@@ -104,6 +105,30 @@ def test_a_member_whose_instance_id_was_taken_is_told_that_it_is_fenced(hall):
     assert failure.kind == "fenced"
     assert "kafka.instance_id" in str(failure)
     poll(second, lambda turn: len(second.assignment()) == PARTITIONS)
+
+
+def test_a_fence_in_the_wake_of_an_outage_is_answered_by_joining_again_once(
+    real_broker, unique_name
+):
+    hall = Hall(real_broker, unique_name)
+    lost: list[tuple[int, ...]] = []
+    member = hall.member(instance_id="one", lost=lost.append)
+    poll(member, lambda turn: len(member.assignment()) == PARTITIONS)
+    real_broker.kill9()
+    poll(member, lambda turn: "_ALL_BROKERS_DOWN" in turn.complaints)
+    real_broker.start()
+
+    second = hall.member(instance_id="one")
+    told = poll(member, lambda turn: "FENCED_INSTANCE_ID" in turn.complaints)
+    fenced = failure_of(second, member)
+    poll(member, lambda turn: len(member.assignment()) == PARTITIONS)
+    hall.member(instance_id="one")
+    again = failure_of(hall.members[-1], member)
+    hall.close()
+
+    assert "joined again" in told[-1].complaints["FENCED_INSTANCE_ID"]
+    assert lost[-1:] == [(0, 1)]
+    assert (fenced.kind, again.kind) == ("fenced", "fenced")
 
 
 def test_a_session_timeout_that_the_broker_refuses_is_named(real_broker, unique_name):

@@ -12,7 +12,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, To
 
 from consumers.events import ConsumerFailed, Polled
 from consumers.failures import failure, raised
-from consumers.messages import sort
+from consumers.messages import refresh_leaders, sort
 from consumers.settings import Settings, consuming, make_client
 
 MOVE_POLL_SECONDS = 0.005
@@ -243,6 +243,7 @@ class TickConsumer:
         # The end, since any other place may fall out of the log's range, which ends the partition.
         start = [TopicPartition(tp.topic, tp.partition, OFFSET_END) for tp in partitions]
         assign = consumer.incremental_assign if self._incremental else consumer.assign
+        refresh_leaders(consumer, self._topic)
         self._forget(partitions)
         if self._wake_ends is not None:
             self._wake_ends = min(self._wake_ends, time.monotonic() + WAKE_SECONDS)

@@ -1,14 +1,27 @@
-"""From the client's messages to values."""
+"""From the client's messages to values, and what the client has to be told first."""
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from typing import Any
 
-from confluent_kafka import KafkaError
+from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from consumers.events import Polled, Record
 from consumers.failures import failure
+
+LEADERS_SECONDS = 1.0
+
+
+def refresh_leaders(consumer: Consumer, topic: str) -> None:
+    """Let a client know the leaders of now before it asks one of them for an end of the log.
+
+    The question carries the leader's epoch, and librdkafka repeats one that was refused for an
+    epoch from before an election for ever, with the same epoch.
+    """
+    with contextlib.suppress(KafkaException):
+        consumer.list_topics(topic, timeout=LEADERS_SECONDS)
 
 
 def sort(messages: list[Any], complaints: dict[str, str]) -> Polled:

@@ -24,7 +24,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from consumers.events import ConsumerFailed, Located, Polled
 from consumers.failures import AUTHENTICATION_CODES, failure, raised
-from consumers.messages import sort
+from consumers.messages import refresh_leaders, sort
 from consumers.settings import Settings, consuming, make_client
 
 __all__ = ["BEGINNING", "LogReader", "Question", "Unanswered"]
@@ -33,6 +33,9 @@ BEGINNING = OFFSET_BEGINNING
 
 REQUEST_SECONDS = 5.0
 """After which a request that got no answer counts as failed and may be asked again."""
+
+LEADERS_KEPT_SECONDS = 1.0
+"""For how long the leaders of a topic count as known, where many partitions start together."""
 
 Answer = TypeVar("Answer")
 Client = TypeVar("Client")
@@ -127,6 +130,7 @@ class LogReader:
         self._members = _Asker[Consumer](lambda: make_client(Consumer, asking))
         self._admins = _Asker[AdminClient](lambda: make_client(AdminClient, base))
         self._assigned: set[tuple[str, int]] = set()
+        self._refreshed: dict[str, float] = {}
 
     def warm(self, timeout_seconds: float) -> None:
         """Fetch the cluster's metadata now; saves half a second on the first read.
@@ -196,6 +200,10 @@ class LogReader:
     def start(self, topic: str, partition: int, offset: int) -> None:
         """Read a partition from an offset, beside those that are being read."""
         self.stop(topic, partition)
+        now = time.monotonic()
+        if offset == BEGINNING and now > self._refreshed.get(topic, 0.0) + LEADERS_KEPT_SECONDS:
+            refresh_leaders(self._consumer, topic)
+            self._refreshed[topic] = now
         self._sure(
             lambda: self._consumer.incremental_assign([TopicPartition(topic, partition, offset)])
         )

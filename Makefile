@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test test-core test-services check lock bench clean
+.PHONY: install demo test test-core test-services check lock quality bench clean
 
 install: $(STAMP)
 
@@ -40,6 +40,9 @@ lock:
 	  --custom-compile-command 'make lock' pyproject.toml -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	  --custom-compile-command 'make lock' --allow-unsafe --extra dev pyproject.toml -o requirements-dev.lock
+
+quality: install
+	$(BIN)/python -m tests.quality --ablation
 
 bench: install
 	$(BIN)/usp bench step

@@ -11,6 +11,7 @@ import jaxlib
 import numpy as np
 
 from pipeline import device
+from pipeline.bench_kernels import measure_kernels
 from pipeline.config import Config
 from pipeline.pool import StatePool, TickColumns
 
@@ -49,6 +50,8 @@ def measure(config: Config, seconds_per_case: float = SECONDS_PER_CASE) -> dict[
         for rounds in ROUNDS_PER_BATCH
         for assets in BATCHES
     ]
+    recompiled = device.compilations() - compiled
+    kernels = measure_kernels(config, seconds_per_case)
     return {
         "device": jax.devices()[0].device_kind,
         "jaxlib": jaxlib.__version__,
@@ -57,8 +60,9 @@ def measure(config: Config, seconds_per_case: float = SECONDS_PER_CASE) -> dict[
         "state_bytes_per_asset": pool.state_bytes,
         "warm_up_seconds": round(warm_up_seconds, 3),
         "programs_compiled_or_loaded": compiled,
-        "compilations_after_warm_up": device.compilations() - compiled,
+        "compilations_after_warm_up": recompiled,
         "steps": [cost._asdict() for cost in costs],
+        "kernels": [cost._asdict() for cost in kernels],
     }
 
 
@@ -134,3 +138,11 @@ def print_step_table(report: dict[str, Any]) -> None:
             f"{step['wall_us_per_tick']:.1f}",
         )
     console.print(table)
+    parts = Table()
+    for heading in ("kernel alone", "core µs/tick", "state bytes"):
+        parts.add_column(heading, justify="left" if heading == "kernel alone" else "right")
+    for kernel in report["kernels"]:
+        parts.add_row(
+            kernel["kernel"], f"{kernel['core_us_per_tick']:.1f}", f"{kernel['state_bytes']:,}"
+        )
+    console.print(parts)

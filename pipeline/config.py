@@ -167,6 +167,31 @@ class Snapshot(Section, frozen=True):
     ] = 3600.0
 
 
+class History(Section, frozen=True):
+    """What an asset may learn from before its first forecast, where nothing is committed yet."""
+
+    file: Annotated[
+        str,
+        operational(
+            "CSV, Parquet or JSON Lines of past ticks, older than the first in the topic; empty: "
+            "none"
+        ),
+    ] = ""
+    file_ticks: Annotated[
+        int,
+        operational("most ticks per asset that are taken from it, the last ones", "ticks", ge=1),
+    ] = 2000
+    topic_ticks: Annotated[
+        int,
+        operational(
+            "with kafka.start = latest: offsets before the start of a partition that are learned "
+            "from, and not answered",
+            "offsets",
+            ge=0,
+        ),
+    ] = 0
+
+
 class Telemetry(Section, frozen=True):
     """The telemetry topic."""
 
@@ -195,6 +220,7 @@ class Config(Section, frozen=True):
     worker: Worker = Worker()
     device: Device = Device()
     snapshot: Snapshot = Snapshot()
+    history: History = History()
     telemetry: Telemetry = Telemetry()
     schemas: Schemas = Schemas()
     ingestion: Ingestion = Ingestion()

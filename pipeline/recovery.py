@@ -66,7 +66,8 @@ class PartitionRecovery:
     `kept`: of what a state is that is still in the pool, None without one.
     `located`: what the group has committed. `log_start` and `log_end`: what the input still
     holds. `committed` and `floor`: range that a replay covers; `read_to`: how far it has come.
-    `begin_after`: per asset the offset from which its ticks are replayed.
+    `begin_after`: per asset the offset from which its ticks are replayed. `learned`: assets with a
+    past that is not in the log.
     """
 
     number: int
@@ -85,6 +86,7 @@ class PartitionRecovery:
     floor: int = 0
     begin_after: dict[str, int] = field(default_factory=dict)
     cold: list[str] = field(default_factory=list)
+    learned: list[str] = field(default_factory=list)
     read_to: int = 0
     replayed: int = 0
 
@@ -94,6 +96,11 @@ class PartitionRecovery:
         if self.ledger is None:
             raise RuntimeError("a partition is used before it was decided")
         return self.ledger
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing of this partition is in the log yet."""
+        return self.control is None
 
     # -- a state that was kept ---------------------------------------------------------------
 
@@ -243,9 +250,11 @@ class PartitionRecovery:
                 "the group's offsets expired or were deleted: set them back, or delete the "
                 "snapshots to start anew"
             )
-        start = log_start if config.kafka.start == "earliest" else log_end
-        self.committed = self.floor = start
-        self.ledger = PartitionLedger([Generation(1, start, tunable_values(config.predictor))])
+        earliest = config.kafka.start == "earliest"
+        self.committed = log_start if earliest else log_end
+        self.floor = max(log_start, self.committed - config.history.topic_ticks)
+        first = Generation(1, self.floor, tunable_values(config.predictor))
+        self.ledger = PartitionLedger([first])
 
     def load(self, pool: StatePool, environment: str, log: Log) -> None:
         """Put the snapshots into the pool.
@@ -294,10 +303,11 @@ class PartitionRecovery:
     def complete(self, config: Config, log: Log) -> RestoredPartition:
         """Everything below the committed offset is folded."""
         ledger = self.book
-        ledger.touch(self.cold, [self.committed] * len(self.cold), time.time_ns())
+        unknown = [*self.cold, *self.learned]
+        ledger.touch(unknown, [self.committed] * len(unknown), time.time_ns())
         ledger.confirm([], self.floor)
-        ledger.control_due = self.control is None
-        ledger.owe(self.damaged)
+        ledger.control_due = self.is_new
+        ledger.owe([*self.damaged, *self.learned])
         announcements: list[Announcement] = []
         if self.control is not None:
             announcements += self._continue_generations(config, ledger, log)
@@ -309,9 +319,11 @@ class PartitionRecovery:
             floor=self.floor,
             snapshots=len(self.snapshots),
             replayed=self.replayed,
+            learned=len(self.learned),
         )
-        is_new = self.control is None
-        return RestoredPartition(self.number, self.committed, ledger, is_new, tuple(announcements))
+        return RestoredPartition(
+            self.number, self.committed, ledger, self.is_new, tuple(announcements)
+        )
 
     def _rejections(self) -> list[Announcement]:
         announcements: list[Announcement] = []

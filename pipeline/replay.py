@@ -65,7 +65,7 @@ class Replay:
         if not mine:
             return
         decoded = decode(self._decoder, self._config.ingestion, mine, time.time_ns())
-        self._refuse_unreadable(mine, decoded)
+        self._settle_unreadable(mine, decoded, parts)
         # What was known when these ticks were first read has to be known again.
         for partition, (offset, schema_id) in decoded.waiting.items():
             rest = [r for r in records if r.partition == partition and r.offset >= offset]
@@ -91,10 +91,20 @@ class Replay:
             and record.offset not in part.book.skipped
         )
 
-    def _refuse_unreadable(self, records: Sequence[Record], decoded: Decoded) -> None:
+    def _settle_unreadable(
+        self,
+        records: Sequence[Record],
+        decoded: Decoded,
+        parts: Mapping[int, PartitionRecovery],
+    ) -> None:
         for rejection in decoded.rejected:
             if rejection.reason in OUTSIDE_OF_THE_LOG:
                 record = records[rejection.index]
+                part = parts[record.partition]
+                if part.is_new:
+                    # Nobody has answered it: whether it can be read later must not matter then.
+                    part.book.skip(record.offset)
+                    continue
                 raise DataLossRefused(
                     f"{self._config.topics.ticks}/{record.partition} offset {record.offset} was "
                     f"decoded when it was first read, and cannot be now ({rejection.detail}); "

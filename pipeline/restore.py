@@ -11,13 +11,14 @@ refused, not guessed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum, auto
 from typing import Any, Generic, TypeVar
 
 from consumers.events import Polled, Record
 from consumers.reader import BEGINNING, LogReader, Question
 from pipeline.config import Config
+from pipeline.history import PastTicks
 from pipeline.log import Log
 from pipeline.pool import StatePool
 from pipeline.processing import Stepper
@@ -27,6 +28,7 @@ from schemas.codec import TickDecoder
 
 STALL_SECONDS = 20.0
 ASK_AGAIN_SECONDS = 0.1
+_TAUGHT = object()
 READ_AT_ONCE = 1000
 """Snapshots taken in at one turn."""
 
@@ -37,6 +39,7 @@ class _Stage(Enum):
     LOCATING = auto()
     READING = auto()
     MEASURING = auto()
+    LEARNING = auto()
     REPLAYING = auto()
 
 
@@ -95,10 +98,13 @@ class Restorer:
         stepper: Stepper,
         decoder: TickDecoder,
         resolve: Callable[[int], bool],
+        past: PastTicks,
         environment: str,
         log: Log,
     ) -> None:
         self._config = config
+        self._past = past
+        self._lessons: dict[int, Iterator[None]] = {}
         self._reader = reader
         self._pool = pool
         self._environment = environment
@@ -157,12 +163,13 @@ class Restorer:
             return []
         now = time.monotonic()
         finished = self._ask(now)
+        self._learn()
         if any(stage in (_Stage.READING, _Stage.REPLAYING) for stage in self._stages.values()):
             most = max(self._config.worker.max_batch, READ_AT_ONCE)
             by_topic = self._reader.poll(most, wait_seconds)
             self._read(by_topic.get(self._config.topics.snapshots))
             finished += self._fold(by_topic.get(self._config.topics.ticks))
-        elif not finished and wait_seconds:
+        elif not finished and not self._lessons and wait_seconds:
             time.sleep(min(wait_seconds, 0.002))  # an answer takes a round trip
         self._note_stalls(now)
         return finished
@@ -174,6 +181,7 @@ class Restorer:
 
     def _leave(self, partition: int) -> None:
         del self._stages[partition], self._since[partition]
+        self._lessons.pop(partition, None)
         self._stalled.discard(partition)
         self._replay.forget(partition)
         for inquiry in self._inquiries:
@@ -242,6 +250,21 @@ class Restorer:
             return
         part.decide(self._config, part.log_start, part.log_end)
         part.load(self._pool, self._environment, self._log)
+        part.learned = self._past.assets(part.number) if part.is_new else []
+        if part.learned:
+            self._enter(part.number, _Stage.LEARNING)
+            self._lessons[part.number] = self._past.folding(part.number)
+        else:
+            self._replay_from_floor(part)
+
+    def _learn(self) -> None:
+        """Go on with the past of partitions that have one, one short piece each."""
+        for number, lesson in list(self._lessons.items()):
+            if next(lesson, _TAUGHT) is _TAUGHT:
+                del self._lessons[number]
+                self._replay_from_floor(self._parts[number])
+
+    def _replay_from_floor(self, part: PartitionRecovery) -> None:
         self._enter(part.number, _Stage.REPLAYING)
         part.read_to = part.floor
         if part.floor < part.committed:

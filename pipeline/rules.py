@@ -50,6 +50,11 @@ def contradictions(config: Config) -> Iterator[str]:
     yield from _times(config)
     yield from _extra(config)
     yield from _names(config)
+    if config.history.topic_ticks and config.kafka.start == "earliest":
+        yield (
+            "history.topic_ticks: there is nothing before kafka.start = earliest; leave it out, or "
+            'write kafka.start = "latest"'
+        )
     fusion = config.fusion
     if fusion.learning_rate_minimum > fusion.learning_rate_maximum:
         yield "fusion.learning_rate_minimum: must not exceed fusion.learning_rate_maximum"

@@ -14,6 +14,7 @@ from pipeline.config import Config
 from pipeline.coverage import Coverage
 from pipeline.dead_letters import DeadLetters
 from pipeline.generations import Timeline
+from pipeline.history import PastTicks
 from pipeline.log import Log
 from pipeline.outputs import OutputWriter
 from pipeline.patience import Patience
@@ -102,6 +103,7 @@ class Worker:
             self._stepper,
             self._decoder,
             lambda schema_id: self._schemas.settled(schema_id, accept_unknown=False),
+            PastTicks(config, pool, connection.partitions),
             environment,
             log,
         )

@@ -14,6 +14,7 @@ from worker_rig import PARTITIONS, Rig, wait_for
 from consumers.reader import LogReader, Question
 from pipeline import device
 from pipeline.config import Config, load
+from pipeline.history import PastTicks
 from pipeline.log import Log
 from pipeline.pool import StatePool
 from pipeline.processing import Stepper
@@ -60,6 +61,7 @@ class Bench:
             Stepper(self.pool),
             TickDecoder(registry=False),
             lambda schema_id: False,
+            PastTicks(self.config, self.pool, PARTITIONS),
             device.environment_fingerprint(self.config),
             Log("bench", stream=io.StringIO()),
         )

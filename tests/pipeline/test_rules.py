@@ -41,6 +41,13 @@ def test_a_linger_beyond_the_commit_interval_is_refused():
         loaded(WORKER__LINGER_MS="200", WORKER__COMMIT_INTERVAL_MS="100")
 
 
+def test_a_past_before_the_earliest_tick_is_refused():
+    with pytest.raises(ConfigError, match=r"history\.topic_ticks.*kafka\.start = \"latest\""):
+        loaded(HISTORY__TOPIC_TICKS="100")
+
+    assert loaded(HISTORY__TOPIC_TICKS="100", KAFKA__START="latest").history.topic_ticks == 100
+
+
 @pytest.mark.parametrize("name", OWN_FIELDS)
 def test_a_client_setting_with_a_field_of_its_own_is_refused_rather_than_ignored(name):
     with pytest.raises(ConfigError) as caught:

@@ -243,9 +243,9 @@ class TickConsumer:
         # The end, since any other place may fall out of the log's range, which ends the partition.
         start = [TopicPartition(tp.topic, tp.partition, OFFSET_END) for tp in partitions]
         assign = consumer.incremental_assign if self._incremental else consumer.assign
-        refresh_leaders(consumer, self._topic)
         self._forget(partitions)
         if self._wake_ends is not None:
+            refresh_leaders(consumer, self._topic)
             self._wake_ends = min(self._wake_ends, time.monotonic() + WAKE_SECONDS)
         self._held.update(tp.partition for tp in partitions)
         self._starting.update(tp.partition for tp in partitions)

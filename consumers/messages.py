@@ -12,6 +12,7 @@ from consumers.events import Polled, Record
 from consumers.failures import failure
 
 LEADERS_SECONDS = 1.0
+"""Longest wait for the answer; without it the client goes on with what it knows."""
 
 
 def refresh_leaders(consumer: Consumer, topic: str) -> None:

@@ -1,34 +1,21 @@
-"""From the client's messages to values, and what the client has to be told first."""
+"""From the client's messages to values."""
 
 from __future__ import annotations
 
-import contextlib
 import operator
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
 from consumers.events import Polled, Record
 from consumers.failures import failure
 
-LEADERS_SECONDS = 1.0
-"""Longest wait for the answer; without it the client goes on with what it knows."""
 
-
-def refresh_leaders(consumer: Consumer, topic: str) -> None:
-    """Let a client know the leaders of now before it asks one of them for an end of the log.
-
-    The question carries the leader's epoch, and librdkafka repeats one that was refused for an
-    epoch from before an election for ever, with the same epoch.
-    """
-    with contextlib.suppress(KafkaException):
-        consumer.list_topics(topic, timeout=LEADERS_SECONDS)
-
-
-def sort(messages: list[Any], complaints: dict[str, str]) -> Polled:
+def sort(messages: list[Any]) -> Polled:
     """Records, ends and complaints of one turn; `ConsumerFailed` for what does not heal."""
     records: list[Record] = []
     ends: dict[int, int] = {}
+    complaints: dict[str, str] = {}
     for message in messages:
         error = message.error()
         if error is None:

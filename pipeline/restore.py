@@ -16,7 +16,8 @@ from enum import Enum, auto
 from typing import Any, Generic, TypeVar
 
 from consumers.events import Polled, Record
-from consumers.reader import BEGINNING, LogReader, Question
+from consumers.fetcher import Fetcher
+from consumers.offsets import Offsets, Question
 from pipeline.config import Config
 from pipeline.history import PastTicks
 from pipeline.log import Log
@@ -93,7 +94,8 @@ class Restorer:
     def __init__(
         self,
         config: Config,
-        reader: LogReader,
+        offsets: Offsets,
+        fetcher: Fetcher,
         pool: StatePool,
         stepper: Stepper,
         decoder: TickDecoder,
@@ -105,7 +107,7 @@ class Restorer:
         self._config = config
         self._past = past
         self._lessons: dict[int, Iterator[None]] = {}
-        self._reader = reader
+        self._fetcher = fetcher
         self._pool = pool
         self._environment = environment
         self._log = log
@@ -116,19 +118,23 @@ class Restorer:
         self._stalled: set[int] = set()
         ticks, snapshots = config.topics.ticks, config.topics.snapshots
         self._committed = _Inquiry(
-            "committed offset", lambda numbers: reader.ask_committed(ticks, numbers)
+            "committed offset", lambda numbers: offsets.ask_committed(ticks, numbers)
+        )
+        self._snapshot_starts = _Inquiry(
+            "start of the snapshots", lambda numbers: offsets.ask_log_starts(snapshots, numbers)
         )
         self._snapshot_ends = _Inquiry(
-            "end of the snapshots", lambda numbers: reader.ask_true_ends(snapshots, numbers)
+            "end of the snapshots", lambda numbers: offsets.ask_true_ends(snapshots, numbers)
         )
         self._log_starts = _Inquiry(
-            "start of the log", lambda numbers: reader.ask_log_starts(ticks, numbers)
+            "start of the log", lambda numbers: offsets.ask_log_starts(ticks, numbers)
         )
         self._log_ends = _Inquiry(
-            "end of the log", lambda numbers: reader.ask_true_ends(ticks, numbers)
+            "end of the log", lambda numbers: offsets.ask_true_ends(ticks, numbers)
         )
         self._inquiries: tuple[_Inquiry[Any], ...] = (
             self._committed,
+            self._snapshot_starts,
             self._snapshot_ends,
             self._log_starts,
             self._log_ends,
@@ -157,7 +163,7 @@ class Restorer:
 
         **Arguments:** `wait_seconds` for records, where any are to be read.
 
-        **Failure:** `DataLossRefused`, `StructureRefused`; `ConsumerFailed` of the reader.
+        **Failure:** `DataLossRefused`, `StructureRefused`; `ConsumerFailed` of the fetcher.
         """
         if not self._parts:
             return []
@@ -166,7 +172,7 @@ class Restorer:
         self._learn()
         if any(stage in (_Stage.READING, _Stage.REPLAYING) for stage in self._stages.values()):
             most = max(self._config.worker.max_batch, READ_AT_ONCE)
-            by_topic = self._reader.poll(most, wait_seconds)
+            by_topic = self._fetcher.poll(most, wait_seconds)
             self._read(by_topic.get(self._config.topics.snapshots))
             finished += self._fold(by_topic.get(self._config.topics.ticks))
         elif not finished and not self._lessons and wait_seconds:
@@ -186,8 +192,8 @@ class Restorer:
         self._replay.forget(partition)
         for inquiry in self._inquiries:
             inquiry.drop(partition)
-        self._reader.stop(self._config.topics.snapshots, partition)
-        self._reader.stop(self._config.topics.ticks, partition)
+        self._fetcher.stop(self._config.topics.snapshots, partition)
+        self._fetcher.stop(self._config.topics.ticks, partition)
 
     def _note_stalls(self, now: float) -> None:
         stalled = {p for p, since in self._since.items() if now - since > STALL_SECONDS}
@@ -221,11 +227,13 @@ class Restorer:
                 self._pool.drop(number)
                 self._snapshot_ends.want(number)
         for number, end in self._snapshot_ends.turn(now).items():
+            self._parts[number].snapshots_end = end
+            self._snapshot_starts.want(number)
+        for number, start in self._snapshot_starts.turn(now).items():
             part = self._parts[number]
-            part.snapshots_end = end
-            if end > 0:
+            if start < part.snapshots_end:
                 self._enter(number, _Stage.READING)
-                self._reader.start(self._config.topics.snapshots, number, BEGINNING)
+                self._fetcher.start(self._config.topics.snapshots, number, start)
             else:
                 self._measure(part)
         for number, start in self._log_starts.turn(now).items():
@@ -268,7 +276,7 @@ class Restorer:
         self._enter(part.number, _Stage.REPLAYING)
         part.read_to = part.floor
         if part.floor < part.committed:
-            self._reader.start(self._config.topics.ticks, part.number, part.floor)
+            self._fetcher.start(self._config.topics.ticks, part.number, part.floor)
 
     # -- records -----------------------------------------------------------------------------
 
@@ -286,14 +294,14 @@ class Restorer:
             if end >= self._parts[number].snapshots_end:
                 ended.add(number)
         for number in sorted(ended):
-            self._reader.stop(self._config.topics.snapshots, number)
+            self._fetcher.stop(self._config.topics.snapshots, number)
             self._measure(self._parts[number])
 
     def _fold(self, polled: Polled | None) -> list[RestoredPartition]:
         topic = self._config.topics.ticks
         records = self._replay.released()
         for number in {record.partition for record in records}:
-            self._reader.resume(topic, number)
+            self._fetcher.resume(topic, number)
         if polled is not None:
             records += polled.records
         self._replay.fold(records, self._parts)
@@ -301,7 +309,7 @@ class Restorer:
             part = self._parts[number]
             part.read_to = max(part.read_to, offset)
             if self._replay.holds(number):
-                self._reader.pause(topic, number)
+                self._fetcher.pause(topic, number)
         finished = []
         for number, part in list(self._parts.items()):
             replaying = self._stages[number] is _Stage.REPLAYING

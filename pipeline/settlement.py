@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from consumers.reader import LogReader, Unanswered
+from consumers.offsets import Offsets, Unanswered
 from pipeline import core
 from pipeline.log import Log
 from pipeline.patience import Patience
@@ -37,7 +37,7 @@ class Settlement:
         self,
         producer: TransactionalProducer,
         transactor: Transactor,
-        reader: LogReader,
+        offsets: Offsets,
         topic: str,
         transaction_timeout_ms: int,
         patience: Patience,
@@ -45,7 +45,7 @@ class Settlement:
     ) -> None:
         self._producer = producer
         self._transactor = transactor
-        self._reader = reader
+        self._offsets = offsets
         self._topic = topic
         self._patience = patience
         self._log = log
@@ -118,7 +118,7 @@ class Settlement:
     def _offsets_at_broker(self, partitions: list[int]) -> Mapping[int, int]:
         while True:
             try:
-                located = self._reader.committed(self._topic, partitions, self._again_seconds())
+                located = self._offsets.committed(self._topic, partitions, self._again_seconds())
             except Unanswered as error:
                 self._log.warning("broker_away", reason=str(error))
                 self._give_up_if_stopping("the committed offsets cannot be read")

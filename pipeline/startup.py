@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any, NamedTuple
 
-from consumers.reader import LogReader, Unanswered
+from consumers.fetcher import Fetcher
+from consumers.offsets import Offsets
+from consumers.settings import consuming
 from pipeline.cluster import unreachable
 from pipeline.config import Config
 from pipeline.errors import ExitCode, UserError
@@ -21,15 +23,19 @@ RECORD_BYTES = 16 * 1024 * 1024
 MAXIMUM_RECORD_BYTES = 128 * 1024 * 1024
 """Largest record that the producer takes at all: a fraction of its queue."""
 
+RESTORE_FETCH_WAIT_MS = 10
+"""Longest wait of the broker for more to send to a restore, which reads what is there."""
+
 
 class Connection(NamedTuple):
-    """Clients that have answered once.
+    """Clients that have answered once; `fetcher` is the one for restores.
 
     `largest_dead_letter`: bytes of a record that topic and producer take.
     """
 
     producer: TransactionalProducer
-    reader: LogReader
+    offsets: Offsets
+    fetcher: Fetcher
     framings: Framings
     registry: Registry | None
     partitions: int
@@ -55,18 +61,16 @@ def connect(config: Config, settings: dict[str, Any]) -> Connection:
             f"within {config.worker.startup_timeout_seconds:g} s ({error}); check the cluster",
             ExitCode.PREFLIGHT,
         ) from None
-    reader = LogReader(settings, config.kafka.application_id, topics.partitions)
-    try:
-        reader.warm(max(deadline - time.monotonic(), 1.0))
-    except Unanswered:
-        raise unreachable(
-            config.kafka.bootstrap_servers, config.worker.startup_timeout_seconds
-        ) from None
+    group = (config.kafka.application_id, topics.partitions)
+    fetcher = Fetcher({**consuming(settings, *group), "fetch.wait.max.ms": RESTORE_FETCH_WAIT_MS})
+    if not fetcher.warm(max(deadline - time.monotonic(), 1.0)):
+        raise unreachable(config.kafka.bootstrap_servers, config.worker.startup_timeout_seconds)
     registry = Registry(config.schemas.registry_url) if config.schemas.registry_url else None
     framings = _framings(config, registry, deadline)
     return Connection(
         producer,
-        reader,
+        Offsets(settings, *group),
+        fetcher,
         framings,
         registry,
         topics.partitions,

@@ -98,7 +98,8 @@ class Worker:
         )
         self._restorer = Restorer(
             config,
-            connection.reader,
+            connection.offsets,
+            connection.fetcher,
             pool,
             self._stepper,
             self._decoder,
@@ -125,7 +126,7 @@ class Worker:
         self._settlement = Settlement(
             connection.producer,
             self._transactor,
-            connection.reader,
+            connection.offsets,
             config.topics.ticks,
             config.kafka.transaction_timeout_ms,
             self._patience,

@@ -11,7 +11,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from live_services import Broker
 from worker_rig import PARTITIONS, Rig, wait_for
 
-from consumers.reader import LogReader, Question
+from consumers.fetcher import Fetcher
+from consumers.offsets import Offsets, Question
+from consumers.settings import consuming
 from pipeline import device
 from pipeline.config import Config, load
 from pipeline.history import PastTicks
@@ -44,19 +46,19 @@ def rig(broker: Broker, unique_name: Callable[[str], str], tmp_path) -> Iterator
 
 
 class Bench:
-    """A restorer with a real reader and a real pool, and nobody's loop around it."""
+    """A restorer with real clients and a real pool, and nobody's loop around it."""
 
-    def __init__(self, rig: Rig, reader: type[LogReader] = LogReader) -> None:
+    def __init__(self, rig: Rig, offsets: type[Offsets] = Offsets) -> None:
         self.config: Config = load(None, rig.environment("bench"))
         device.configure(self.config.device)
-        self.reader = reader(
-            client_settings(self.config), self.config.kafka.application_id, PARTITIONS
-        )
-        self.reader.warm(10.0)
+        group = (client_settings(self.config), self.config.kafka.application_id, PARTITIONS)
+        self.offsets = offsets(*group)
+        self.fetcher = Fetcher(consuming(*group))
         self.pool = StatePool(self.config.predictor, 64)
         self.restorer = Restorer(
             self.config,
-            self.reader,
+            self.offsets,
+            self.fetcher,
             self.pool,
             Stepper(self.pool),
             TickDecoder(registry=False),
@@ -79,7 +81,7 @@ class Bench:
         wait_for(turned, "restored partitions", 30.0)
 
     def close(self) -> None:
-        self.reader.close()
+        self.fetcher.close()
 
 
 @pytest.fixture
@@ -146,7 +148,7 @@ def test_a_partition_pinned_by_an_open_transaction_holds_up_no_other(rig, benche
     assert len(bench.pool) == 20
 
 
-class RefusingReader(LogReader):
+class RefusingOffsets(Offsets):
     """Its first question about ends is refused for one partition, as by a leader that moves."""
 
     refusals = 1
@@ -166,12 +168,12 @@ def test_a_refused_answer_about_one_partition_loses_no_other(rig, benches):
     bench.request(ALL)
     bench.turns(lambda: bench.restored.keys() == ALL)
     kept = {p: Kept(each.committed, 1) for p, each in bench.restored.items() if p != 0}
-    second = benches(rig, RefusingReader)
+    second = benches(rig, RefusingOffsets)
 
     second.request(ALL, kept)
     second.turns(lambda: second.restored.keys() == ALL)
 
-    assert second.reader.refusals == 0
+    assert second.offsets.refusals == 0
     assert [p for p, each in second.restored.items() if each.ledger is not None] == [0]
 
 

@@ -1,6 +1,6 @@
-"""Reading logs outside of the group: snapshots, replays, committed offsets, the true end.
+"""Questions about offsets: what a group has committed, where a log begins and truly ends.
 
-Questions are asked without waiting: the answer to each partition arrives by itself, so that one
+They are asked without waiting: the answer to each partition arrives by itself, so that one
 partition whose answer is held back (an open transaction, a leader that is away) holds up no other.
 """
 
@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 from confluent_kafka import (
-    OFFSET_BEGINNING,
     Consumer,
     IsolationLevel,
     KafkaError,
@@ -22,20 +21,12 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from consumers.events import ConsumerFailed, Located, Polled
-from consumers.failures import AUTHENTICATION_CODES, failure, raised
-from consumers.messages import refresh_leaders, sort
+from consumers.events import ConsumerFailed, Located
+from consumers.failures import AUTHENTICATION_CODES, failure
 from consumers.settings import Settings, consuming, make_client
-
-__all__ = ["BEGINNING", "LogReader", "Question", "Unanswered"]
-
-BEGINNING = OFFSET_BEGINNING
 
 REQUEST_SECONDS = 5.0
 """After which a request that got no answer counts as failed and may be asked again."""
-
-LEADERS_KEPT_SECONDS = 1.0
-"""For how long the leaders of a topic count as known, where many partitions start together."""
 
 Answer = TypeVar("Answer")
 Client = TypeVar("Client")
@@ -115,34 +106,13 @@ class _Asker(Generic[Client]):
             self._client = None
 
 
-class LogReader:
-    """A read_committed reader without membership, and the questions around it.
-
-    It uses the group's id so that it can read the group's committed offsets; it never joins
-    and never commits.
-    """
+class Offsets:
+    """Asks about the offsets of one group and of logs; it never joins and never commits."""
 
     def __init__(self, base: Settings, group: str, partitions: int) -> None:
-        self._consumer = make_client(
-            Consumer, {**consuming(base, group, partitions), "fetch.wait.max.ms": 10}
-        )
         asking = consuming(base, group, partitions)
         self._members = _Asker[Consumer](lambda: make_client(Consumer, asking))
         self._admins = _Asker[AdminClient](lambda: make_client(AdminClient, base))
-        self._assigned: set[tuple[str, int]] = set()
-        self._refreshed: dict[str, float] = {}
-
-    def warm(self, timeout_seconds: float) -> None:
-        """Fetch the cluster's metadata now; saves half a second on the first read.
-
-        **Failure:** `Unanswered`.
-        """
-        try:
-            self._consumer.list_topics(timeout=timeout_seconds)
-        except KafkaException as error:
-            raise Unanswered(_text_of(error.args[0])) from None
-
-    # -- questions ---------------------------------------------------------------------------
 
     def ask_committed(self, topic: str, partitions: Iterable[int]) -> Question[Located]:
         """Stable committed offsets with metadata; a partition with one pending is refused."""
@@ -194,63 +164,6 @@ class LogReader:
             why = next(iter(question.refusals.values()), why)
             time.sleep(min(0.02, left))
         raise Unanswered(why)
-
-    # -- reading -----------------------------------------------------------------------------
-
-    def start(self, topic: str, partition: int, offset: int) -> None:
-        """Read a partition from an offset, beside those that are being read."""
-        self.stop(topic, partition)
-        now = time.monotonic()
-        if offset == BEGINNING and now > self._refreshed.get(topic, 0.0) + LEADERS_KEPT_SECONDS:
-            refresh_leaders(self._consumer, topic)
-            self._refreshed[topic] = now
-        self._sure(
-            lambda: self._consumer.incremental_assign([TopicPartition(topic, partition, offset)])
-        )
-        self._assigned.add((topic, partition))
-
-    def stop(self, topic: str, partition: int) -> None:
-        """Read a partition no more; does nothing where it is not being read."""
-        if (topic, partition) in self._assigned:
-            self._assigned.discard((topic, partition))
-            self._sure(
-                lambda: self._consumer.incremental_unassign([TopicPartition(topic, partition)])
-            )
-
-    def pause(self, topic: str, partition: int) -> None:
-        """Deliver nothing more of a partition until `resume`."""
-        self._sure(lambda: self._consumer.pause([TopicPartition(topic, partition)]))
-
-    def resume(self, topic: str, partition: int) -> None:
-        """Deliver on."""
-        self._sure(lambda: self._consumer.resume([TopicPartition(topic, partition)]))
-
-    def poll(self, limit: int, wait_seconds: float) -> dict[str, Polled]:
-        """Up to `limit` records and the ends that were reached, by topic."""
-        by_topic: dict[str, list[Any]] = {}
-        try:
-            messages = self._consumer.consume(limit, wait_seconds)
-        except KafkaException as error:
-            ended = failure(error.args[0])
-            if ended is not None:
-                raise ended from None
-            return {}
-        for message in messages:
-            if message.topic() is None:
-                sort([message], {})  # about the client as a whole: raises, or heals
-            elif (message.topic(), message.partition()) in self._assigned:
-                by_topic.setdefault(message.topic(), []).append(message)
-        return {topic: sort(messages, {}) for topic, messages in by_topic.items()}
-
-    def close(self) -> None:
-        """Free the client."""
-        self._consumer.close()
-
-    def _sure(self, call: Callable[[], Any]) -> None:
-        try:
-            call()
-        except KafkaException as error:
-            raise raised(error) from None
 
 
 def _committed(client: Consumer, wanted: TopicPartition) -> Future[Located]:

@@ -4,8 +4,9 @@ The mean of the next increment given the level is a cubic, by Kramers–Moyal re
 whole tick that is not the drift of a stochastic differential equation, but what one tick of it
 leads to: with φ the derivative of that map at the centre and θ = −ln φ, the drift is the
 regression scaled by θ / (1 − φ), which is exact for an Ornstein–Uhlenbeck process. The forecast
-is the mean of the equation one tick ahead. Maps with φ ≤ 0 oscillate and are no diffusion at a
-fixed step; they are left to other members.
+is the mean of the equation one tick ahead, within one deviation of the regression: a cubic whose
+leading term drives outwards has solutions that run away from what was fitted. Maps with φ ≤ 0
+oscillate and are no diffusion at a fixed step; they are left to other members.
 
 **Source:** Friedrich et al. (2011), *Approaching complexity by stochastic methods*, Physics
 Reports 506, section 3, on finite sampling intervals.
@@ -116,7 +117,10 @@ def _step(
         low=limits.low,
         high=limits.high,
     )
-    return state, jnp.where(exists, tick.ratio * (step.mean - level), 0.0)
+    fitted = rls.predict(regression, features)
+    reach = jnp.sqrt(regression.variance)
+    increment = jnp.clip(tick.ratio * (step.mean - level), fitted - reach, fitted + reach)
+    return state, jnp.where(exists, increment, 0.0)
 
 
 def reading(state: DiffusionState) -> SolverReading:

@@ -145,6 +145,15 @@ class Device(Section, frozen=True):
     platform: Annotated[
         Literal["auto", "cpu", "cuda"], operational("device kind; auto takes a GPU where there is")
     ] = "auto"
+    threads: Annotated[
+        int,
+        operational(
+            "processors that a step on the CPU may use; a worker for each processor does more",
+            "processors",
+            ge=1,
+            le=1024,
+        ),
+    ] = 1
     slab_assets: Annotated[
         int, operational("assets whose states share one allocation", "assets", ge=8, le=1_000_000)
     ] = 4096

@@ -34,12 +34,14 @@ def compilations() -> int:
 
 
 def configure(device: Device) -> None:
-    """Choose the device kind, 64-bit floats and the cache of compiled programs."""
+    """Choose the device kind, its threads, 64-bit floats and the cache of compiled programs."""
     if device.platform != "auto":
         jax.config.update("jax_platforms", device.platform)
     elif not any(Path("/dev").glob("nvidia[0-9]*")):
         # Without a GPU the probe for one costs start-up time and prints warnings.
         jax.config.update("jax_platforms", "cpu")
+    # What the CPU client takes for the number of processors when it makes its pool of threads.
+    os.environ["PJRT_NPROC"] = str(device.threads)
     jax.config.update("jax_enable_x64", True)
     folder = compilation_cache(device)
     folder.mkdir(parents=True, exist_ok=True)

@@ -35,6 +35,10 @@ Columns = dict[str, tuple[int, int, np.dtype, tuple[int, ...]]]
 SPARE_ROW = 0
 """Row of each slab that belongs to no asset; it fills the lanes of an incomplete tile."""
 
+KEPT_SECONDS = 30 * 24 * 3600.0
+"""Programs that nobody has loaded for longer make room: every change of source or version leaves
+one behind, of some megabytes."""
+
 _FOLDER = "programs"
 _SOURCES = ("*.py", "*.npz", "*.json")
 
@@ -105,7 +109,7 @@ def _origins(config: PredictorConfig, slab_rows: int) -> Iterator[bytes]:
     yield f"{device.device_kind}:{device.client.platform_version}".encode()
     for package in ("jax", "jaxlib", "diffrax", "flax", "numpy"):
         yield importlib.metadata.version(package).encode()
-    for name in sorted(name for name in os.environ if name.startswith(("XLA_", "JAX_"))):
+    for name in sorted(name for name in os.environ if name.startswith(("XLA_", "JAX_", "PJRT_"))):
         yield f"{name}={os.environ[name]}".encode()
     precision = jax.dtypes.canonicalize_dtype(np.float64)
     yield f"{precision}:{slab_rows}:{canonical_json(structure(config))}".encode()
@@ -120,7 +124,9 @@ def _load(path: Path) -> Program | None:
     """None where there is no such file, or none that this process can use."""
     try:
         facts, serialised = pickle.loads(path.read_bytes())
-        return Program(facts, serialize_executable.deserialize_and_load(*serialised))
+        program = Program(facts, serialize_executable.deserialize_and_load(*serialised))
+        os.utime(path)
+        return program
     except Exception:
         # Whatever an absent, torn or foreign file raises: the program is built and takes its place.
         return None
@@ -132,6 +138,15 @@ def _store(path: Path, content: bytes) -> None:
     with os.fdopen(handle, "wb") as file:
         file.write(content)
     os.replace(name, path)
+    _make_room(path)
+
+
+def _make_room(newest: Path) -> None:
+    written = newest.stat().st_mtime
+    for other in newest.parent.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process tidies up as well
+            if written - other.stat().st_mtime > KEPT_SECONDS:
+                other.unlink()
 
 
 # -- building --------------------------------------------------------------------------------------

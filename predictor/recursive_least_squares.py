@@ -1,9 +1,9 @@
 """Exponentially forgetting recursive least squares, one regression per lane.
 
-The inverse of the information is kept as a square root S, with S Sᵀ the inverse, in 32 bits
-and rounded at every tick as part of the definition. Its condition is the square root of that
-of the inverse, so that nearly dependent features leave enough digits, and S Sᵀ is never
-indefinite, whatever is rounded.
+The inverse of the information is kept as a square root S, with S Sᵀ the inverse, in 32 bits,
+in which its products and its update are computed too: that is part of the definition. Its
+condition is the square root of that of the inverse, so that nearly dependent features leave
+enough digits, and S Sᵀ is never indefinite, whatever is rounded.
 
 A tick far from its forecast, in standard deviations of the regression's own errors, weighs
 less: beyond `ERROR_LIMIT` its pull on the coefficients is that of an error at the limit
@@ -20,7 +20,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
+from predictor.selection import only_where
 from predictor.types import Array, Scalar
 
 ERROR_LIMIT = 6.0
@@ -29,12 +31,11 @@ ERROR_MEMORY = 0.005
 
 
 class Regression(NamedTuple):
-    """State: `coefficients` `[d]`; `root` `[d, d]` (float32) of the inverse information, and
-    its squared norm `trace`; `variance` of the errors; ticks `learned`."""
+    """State: `coefficients` `[d]`; `root` `[d, d]` (float32) of the inverse information;
+    `variance` of the errors; ticks `learned`."""
 
     coefficients: Array
     root: Array
-    trace: Array
     variance: Array
     learned: Array
 
@@ -45,7 +46,6 @@ def init(prior_precision: np.ndarray) -> Regression:
     return Regression(
         coefficients=jnp.zeros(prior_precision.size),
         root=jnp.asarray(np.diag(1.0 / np.sqrt(prior_precision)), jnp.float32),
-        trace=jnp.asarray(np.sum(1.0 / prior_precision)),
         variance=zero,
         learned=zero,
     )
@@ -70,7 +70,7 @@ def learn(
     excitation grow by 1/λ at every tick, and would wind up until one noisy value moves a
     coefficient without limit.
 
-    **Cost:** O(d²), three passes over the root.
+    **Cost:** O(d²), four passes over the root.
     """
     error = target - predict(state, features)
     learned = state.learned + 1.0
@@ -81,26 +81,28 @@ def learn(
     memory = 1.0 - (1.0 - memory) * weight
     noise = memory / jnp.maximum(weight, 1e-9)
 
-    root = state.root.astype(jnp.float64)
-    seen = jnp.sum(root * features[:, None], axis=0)
-    gain = jnp.sum(root * seen[None, :], axis=1)
+    narrow = jnp.dot(features.astype(jnp.float32), state.root, precision=lax.Precision.HIGHEST)
+    seen = narrow.astype(jnp.float64)
+    gain = jnp.dot(state.root, narrow, precision=lax.Precision.HIGHEST).astype(jnp.float64)
     energy = jnp.sum(jnp.square(seen))
     total = noise + energy
     step = 1.0 / (total + jnp.sqrt(noise * total))
     length = jnp.sum(jnp.square(gain))
-    trace = (state.trace - 2.0 * step * length + jnp.square(step) * length * energy) / memory
+    # Followed from tick to tick instead, its error would grow by 1/λ each time.
+    flat = jnp.ravel(state.root)
+    trace = jnp.vdot(flat, flat, precision=lax.Precision.HIGHEST).astype(jnp.float64)
+    trace = (trace - 2.0 * step * length + jnp.square(step) * length * energy) / memory
     cap = float(np.sum(1.0 / prior_precision))
     shrinkage = jnp.minimum(1.0, cap / jnp.maximum(trace, 1e-300))
-    factor = jnp.sqrt(shrinkage / memory)
-    updated = (root - (step * gain)[:, None] * seen[None, :]) * factor
+    factor = jnp.sqrt(shrinkage / memory).astype(jnp.float32)
+    updated = (state.root - (step * gain).astype(jnp.float32)[:, None] * narrow[None, :]) * factor
 
     squared = jnp.square(error)
     squared = jnp.where(known, jnp.minimum(squared, jnp.square(limit)), squared)
     rate = jnp.maximum(ERROR_MEMORY, 1.0 / learned)
     return Regression(
         coefficients=state.coefficients + gain * (error / total),
-        root=updated.astype(jnp.float32),
-        trace=jnp.maximum(shrinkage * trace, 0.0),
+        root=updated,
         variance=state.variance + rate * (squared - state.variance),
         learned=learned,
     )
@@ -115,6 +117,15 @@ def transport(
     `gain · x`, and the target `gain · y`: forecasts are unchanged but for the unit. The prior
     moves along, so the information of every tick is kept.
     """
+    changed = (stretch != 1.0) | (shift != 0.0) | (gain != 1.0)
+    return only_where(
+        changed, lambda known: _transported(known, stretch, shift, gain, levels), state
+    )
+
+
+def _transported(
+    state: Regression, stretch: Array, shift: Array, gain: Array, levels: int
+) -> Regression:
     size = state.coefficients.shape[0]
     # With x' = A x coefficients and root move by A⁻ᵀ, whose only off-diagonal row is the first.
     scale = jnp.concatenate(
@@ -127,11 +138,9 @@ def transport(
     root = state.root.astype(jnp.float64)
     mixed = ratio * jnp.sum(root[rows], axis=0)
     root = (root - first[:, None] * mixed[None, :]) * scale[:, None]
-    changed = (stretch != 1.0) | (shift != 0.0) | (gain != 1.0)
     return Regression(
         coefficients=gain * scale * moved,
         root=root.astype(jnp.float32),
-        trace=jnp.where(changed, jnp.sum(jnp.square(root)), state.trace),
         variance=jnp.square(gain) * state.variance,
         learned=state.learned,
     )

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from predictor import anchors, fusion, gates, interval, monitors, regularity, shift
 from predictor.config import PredictorConfig
 from predictor.kernels import KERNEL_MODULES, levy, markov
 from predictor.kernels.base import KernelTick
-from predictor.selection import choose
+from predictor.selection import choose, only_where
 from predictor.state import LaneState
 from predictor.types import (
     KERNEL_NAMES,
@@ -113,8 +112,12 @@ def _forecast_kernels(
 
 def _mixture(weights: Array, kernels: Array) -> Array:
     """Σ weights × kernels with every product rounded, so that a reader of the record gets the
-    same bits from plain arithmetic: no fused multiply-add across the barrier."""
-    products = jax.lax.optimization_barrier(weights * kernels)
+    same bits from plain arithmetic.
+
+    The compiler multiplies and adds in one rounding where it can. A barrier between operations
+    does not last until then; a choice between the product and something else does.
+    """
+    products = jnp.where(weights >= 0.0, weights * kernels, jnp.nan)
     total = products[0]
     for product in products[1:]:
         total = total + product
@@ -241,7 +244,7 @@ def step_lane(
         gates=choose(answered, gate_state, state.gates),
         troubled=state.troubled | answered,
     )
-    after = choose(answered & ~unborn, after, nothing_believed)
+    after = only_where(~answered | unborn, lambda _: nothing_believed, after)
 
     blank = jnp.where(answered & ~unborn, 0.0, jnp.nan)
     computed = jnp.where(adapts & answered, 0.0, jnp.nan)

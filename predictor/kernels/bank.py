@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from predictor import evidence
 from predictor.config import WARM_UP_TICKS, PredictorConfig
 from predictor.kernels.base import Kernel, KernelForecast, KernelTick
-from predictor.selection import choose
+from predictor.selection import choose, only_where
 from predictor.types import Array
 
 INCREMENT_LIMIT = 20.0
@@ -61,6 +61,9 @@ def bank_kernel(name: str, members: Sequence[Member]) -> Kernel:
                 share = share + weights[index]
         return total / share if any(member.variance for member in members) else jnp.asarray(jnp.nan)
 
+    def anew(member: Member, config: PredictorConfig) -> Callable[[Any], Any]:
+        return lambda lost: member.init(config)
+
     def init(config: PredictorConfig) -> BankState:
         states = tuple(member.init(config) for member in members)
         return BankState(states, evidence.init(count), jnp.zeros(count))
@@ -78,7 +81,7 @@ def bank_kernel(name: str, members: Sequence[Member]) -> Kernel:
             after, increment = member.step(config, member_state, tick)
             # A member that lost its footing begins again instead of taking the bank along.
             sound = jnp.isfinite(increment)
-            states.append(choose(sound, after, member.init(config)))
+            states.append(only_where(~sound, anew(member, config), after))
             increments.append(
                 jnp.where(sound, jnp.clip(increment, -INCREMENT_LIMIT, INCREMENT_LIMIT), 0.0)
             )

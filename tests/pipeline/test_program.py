@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +72,18 @@ def test_a_file_that_is_no_program_counts_as_absent(tmp_path, content):
 
     assert program._load(path) is None
     assert program._load(tmp_path / "absent.pickle") is None
+
+
+def test_programs_that_nobody_loads_any_more_make_room_for_new_ones(tmp_path):
+    old, recent = tmp_path / "old.pickle", tmp_path / "recent.pickle"
+    for path, days in ((old, 31), (recent, 29)):
+        path.write_bytes(b"a program")
+        age = days * 24 * 3600
+        os.utime(path, (time.time() - age, time.time() - age))
+
+    program._store(tmp_path / "new.pickle", b"a new one")
+
+    assert {path.name for path in tmp_path.iterdir()} == {"recent.pickle", "new.pickle"}
 
 
 def test_a_fresh_state_does_not_depend_on_tunables():

@@ -23,7 +23,7 @@ from predictor import recursive_least_squares as rls
 from predictor.config import WINDOW, PredictorConfig
 from predictor.kernels.bank import Member
 from predictor.kernels.base import KernelTick
-from predictor.selection import choose
+from predictor.selection import choose, only_where
 from predictor.types import Array
 
 INPUT_LIMIT = 12.0
@@ -115,10 +115,14 @@ def polynomial_member(name: str, delays: Sequence[int], degree: int, precision: 
             precisions,
         )
         regression = choose(tick.learn, learned, state.regression)
-        inside = np.max(vectors, axis=1) < tick.accepted
-        centre, whitening = whitening_of(tick.levels[vectors], inside)
-        anew = PolynomialState(centre, whitening, rls.init(precisions), state.features)
-        state = choose(tick.change.restart, anew, state._replace(regression=regression))
+        state = state._replace(regression=regression)
+
+        def anew(known: PolynomialState) -> PolynomialState:
+            inside = np.max(vectors, axis=1) < tick.accepted
+            centre, whitening = whitening_of(tick.levels[vectors], inside)
+            return PolynomialState(centre, whitening, rls.init(precisions), known.features)
+
+        state = only_where(tick.change.restart, anew, state)
         now = features(state, tick)
         increment = rls.predict(state.regression, now)
         # A polynomial says nothing about where it has not been.

@@ -22,7 +22,7 @@ import numpy as np
 from predictor.config import PredictorConfig
 from predictor.kernels.bank import Member
 from predictor.kernels.base import KernelTick
-from predictor.selection import choose
+from predictor.selection import only_where
 from predictor.types import Array
 
 DEPTH = 7
@@ -89,7 +89,7 @@ def _path(position: Array) -> Array:
     return (offsets + jnp.floor(share * 2.0 ** np.arange(LAYERS))).astype(jnp.int32)
 
 
-def _learn(config: PredictorConfig, state: TreeState, target: Array) -> TreeState:
+def _learn(config: PredictorConfig, state: TreeState, target: Array, learns: Array) -> TreeState:
     memory = config.markov.markov_memory
     target = jnp.clip(target, -TARGET_LIMIT, TARGET_LIMIT)
     place = (state.position - jnp.asarray(CENTRES)[state.path]) / HALF_WIDTHS
@@ -98,15 +98,19 @@ def _learn(config: PredictorConfig, state: TreeState, target: Array) -> TreeStat
     gained = jnp.stack(
         [one, place, place * place, target * one, target * place, squared * one], axis=1
     )
-    moments = memory * state.moments[state.path] + gained
+    moments_before, losses_before = state.moments[state.path], state.losses[state.path]
+    moments = (memory * moments_before + gained).astype(jnp.float32)
     error = state.error + ERROR_MEMORY * (squared - state.error)
     children = jnp.concatenate([state.mixtures[1:], state.mixtures[-1:]])
     losses = jnp.stack([jnp.square(target - state.lines), jnp.square(target - children)], axis=1)
-    losses = memory * state.losses[state.path] + losses / jnp.maximum(error, 1e-12)
+    losses = (memory * losses_before + losses / jnp.maximum(error, 1e-12)).astype(jnp.float32)
+    # What is written is chosen cell by cell: choosing between whole trees would copy them.
+    moments = jnp.where(learns, moments, moments_before)
+    losses = jnp.where(learns, losses, losses_before)
     return state._replace(
-        moments=state.moments.at[state.path].set(moments.astype(jnp.float32)),
-        losses=state.losses.at[state.path].set(losses.astype(jnp.float32)),
-        error=error,
+        moments=state.moments.at[state.path].set(moments),
+        losses=state.losses.at[state.path].set(losses),
+        error=jnp.where(learns, error, state.error),
     )
 
 
@@ -149,8 +153,8 @@ def _forecast(state: TreeState, level: Array) -> TreeState:
 
 def _step(config: PredictorConfig, state: TreeState, tick: KernelTick) -> tuple[TreeState, Array]:
     learns = tick.learn & (tick.accepted > FIRST_LEARNED)
-    state = choose(learns, _learn(config, state, tick.target), state)
-    state = choose(tick.change.restart, _init(config), state)
+    state = _learn(config, state, tick.target, learns)
+    state = only_where(tick.change.restart, lambda _: _init(config), state)
     state = _forecast(state, tick.levels[0])
     return state, state.mixtures[0]
 

@@ -121,8 +121,9 @@ class TickConsumer:
                 raise
             self._join_again()
             self._complaints["FENCED_INSTANCE_ID"] = "fenced after an outage; joined again"
-        wait_seconds = 0.0 if self._fetcher.idle else wait_seconds
-        for polled in (fetched := self._fetcher.poll(limit, wait_seconds, linger_seconds)).values():
+        fetching_seconds = 0.0 if self._fetcher.idle else wait_seconds
+        fetched = self._fetcher.poll(limit, fetching_seconds, linger_seconds)
+        for polled in fetched.values():
             self._complaints |= polled.complaints
         mine = fetched.get(self._topic, Polled([], {}, {}))
         told, self._complaints = self._complaints, {}

@@ -19,7 +19,7 @@ def chen_product(a: list[np.ndarray], b: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def signature(increments: np.ndarray, duration: float = 1.0) -> list[np.ndarray]:
-    """Iterated integrals on [0, duration] of the path (t, y) with these steps of y, oldest first."""
+    """Iterated integrals on [0, duration] of the path (t, y) with these steps, oldest first."""
     total = [np.ones(()), np.zeros(2), np.zeros((2, 2)), np.zeros((2, 2, 2))]
     for step in increments:
         v = np.array([duration / len(increments), step])

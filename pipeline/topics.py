@@ -7,6 +7,7 @@ their limits on timestamps are lifted.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -33,6 +34,9 @@ LEAST_HEADROOM_BYTES = 16 * 1024
 DEFAULT_RECORD_BYTES = 1_048_588
 """Kafka's own default of `max.message.bytes`."""
 FOR_EVER = "-1"
+
+APPEAR_SECONDS = 3.0
+"""Time that topics get to appear before they count as missing."""
 
 OUTPUTS = ("predictions", "telemetry", "events", "snapshots", "dead_letters")
 """Names in `[topics]` of all but the input."""
@@ -227,13 +231,8 @@ def preflight(config: Config, timeout_seconds: float) -> Fitness:
     field, topic and remedy.
     """
     cluster = Cluster(config)
-    counts = cluster.topics(timeout_seconds)
     topics: dict[str, str] = msgspec.structs.asdict(config.topics)
-    missing = [f"topics.{key} = {topic!r}" for key, topic in topics.items() if topic not in counts]
-    if missing:
-        raise UserError(
-            f"{', '.join(missing)}: no such topic; run `usp topics apply`", ExitCode.PREFLIGHT
-        )
+    counts = _counts(cluster, topics, timeout_seconds)
     count = counts[config.topics.ticks]
     for key, topic in topics.items():
         if counts[topic] != count:
@@ -258,6 +257,21 @@ def preflight(config: Config, timeout_seconds: float) -> Fitness:
                 ExitCode.PREFLIGHT,
             )
     return Fitness(count, _largest_record(settings[config.topics.dead_letters]))
+
+
+def _counts(cluster: Cluster, topics: Mapping[str, str], timeout_seconds: float) -> dict[str, int]:
+    # A broker that has just started, or a topic that has just been made, takes a moment to settle.
+    deadline = time.monotonic() + APPEAR_SECONDS
+    while True:
+        counts = cluster.topics(timeout_seconds)
+        missing = [f"topics.{key} = {name!r}" for key, name in topics.items() if name not in counts]
+        if not missing:
+            return counts
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"{', '.join(missing)}: no such topic; run `usp topics apply`", ExitCode.PREFLIGHT
+            )
+        time.sleep(0.1)
 
 
 def _unfit(name: str, output: Mapping[str, str], ticks: Mapping[str, str]) -> str | None:

@@ -133,8 +133,8 @@ def pin_log(rig: Rig, partition: int) -> Pin:
 
 @pytest.mark.parametrize("pinning", [pin_offsets, pin_log])
 def test_a_partition_pinned_by_an_open_transaction_holds_up_no_other(rig, benches, pinning):
+    bench = benches(rig)  # it may have to compile, which is longer than a transaction may last
     pin = pinning(rig, 1)
-    bench = benches(rig)
     bench.request(ALL)
 
     bench.turns(lambda: bench.restored.keys() == ALL - {1})

@@ -200,7 +200,7 @@ def test_missing_offsets_beside_snapshots_are_refused_with_the_remedy(make_rig):
     future.result()
 
     worker = rig.start("only")
-    code = worker.process.wait(60)
+    code = worker.ended()
 
     assert code == 7
     assert "no committed offset, although snapshots of this application exist" in worker.text
@@ -214,7 +214,7 @@ def test_offsets_of_a_stranger_are_refused(make_rig):
         future.result()
 
     worker = rig.start("only")
-    code = worker.process.wait(60)
+    code = worker.ended()
 
     assert code == 7
     assert "carries no replay floor" in worker.text
@@ -253,7 +253,7 @@ def test_another_structure_is_refused(make_rig):
     worker.terminate()
 
     worker = rig.start("only", USP__DEVICE__TILE="16")
-    code = worker.process.wait(60)
+    code = worker.ended()
 
     assert code == 3
     assert "other structural settings" in worker.text

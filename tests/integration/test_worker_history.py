@@ -87,5 +87,5 @@ def test_a_file_that_is_not_there_ends_the_start_with_one_line(make_rig):
     rig = make_rig()
     worker = rig.start("only", USP__HISTORY__FILE="nowhere.csv")
 
-    assert worker.process.wait(60) == 3
+    assert worker.ended() == 3
     assert "history.file: nowhere.csv: no such file" in worker.text.splitlines()[-1]

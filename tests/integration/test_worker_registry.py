@@ -110,7 +110,7 @@ def evolved_schema() -> dict:
 def test_without_registered_schemas_the_worker_names_the_command_that_helps(rig):
     worker = rig.start("only")
 
-    assert worker.process.wait(60) == 4
+    assert worker.ended() == 4
     assert "run `usp topics apply`" in worker.text
 
 
@@ -118,7 +118,7 @@ def test_an_unreachable_registry_ends_the_start_with_one_line(rig):
     rig.gate.open = False
 
     worker = rig.start("only", USP__WORKER__STARTUP_TIMEOUT_SECONDS="2")
-    code = worker.process.wait(60)
+    code = worker.ended()
 
     last = worker.text.strip().splitlines()[-1]
     assert code == 4

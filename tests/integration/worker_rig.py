@@ -111,6 +111,10 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = PATIENCE
         time.sleep(0.02)
 
 
+COMPILE_SECONDS = 240.0
+"""Time for a start that finds no compiled step, beside other work."""
+
+
 class WorkerProcess:
     """`usp run` as a process; `events` are its log lines so far."""
 
@@ -129,6 +133,10 @@ class WorkerProcess:
         """kill −9."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+
+    def ended(self) -> int:
+        """The exit code of a worker that ends by itself, and may have to compile first."""
+        return self.process.wait(COMPILE_SECONDS)
 
     def terminate(self) -> int:
         """SIGTERM, and the exit code, which has to come in time."""
@@ -256,6 +264,14 @@ class Rig:
             wanted.append(NewTopic(topic, PARTITIONS, 1, config=config))
         for future in self.admin.create_topics(wanted).values():
             future.result()
+        wait_for(self._have_leaders, "leaders of the topics")
+
+    def _have_leaders(self) -> bool:
+        known = self.admin.list_topics(timeout=10).topics
+        return all(
+            topic in known and all(each.leader >= 0 for each in known[topic].partitions.values())
+            for topic in self.topics.values()
+        )
 
     # -- in ----------------------------------------------------------------------------------
 

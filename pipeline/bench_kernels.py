@@ -92,6 +92,7 @@ def _step(kernel: Kernel, config: PredictorConfig, state: Any, walk: Any) -> tup
         regime=jnp.asarray(False),
         learn=jnp.asarray(True),
         accepted=jnp.asarray(EXPERIENCED),
+        position=jnp.asarray(EXPERIENCED),
     )
     state, forecast = kernel.step(config, state, tick)
     return state, forecast.increment

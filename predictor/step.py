@@ -96,6 +96,7 @@ def _forecast_kernels(
         # Nothing can be learned in units of an increment that never happened.
         learn=learn & measured,
         accepted=state.accepted,
+        position=state.answered,
     )
     states, means, deviations = [], [], []
     for kernel, kernel_state in zip(KERNEL_MODULES, state.kernels, strict=True):

@@ -34,6 +34,7 @@ class KernelTick(NamedTuple):
     - `learn`: whether `target` may be learned from; False on the first ticks, on rejected
       and on frozen ones.
     - `accepted`: ticks accepted so far.
+    - `position`: of the newest value in the series as the window sees it, rejected ticks included.
     """
 
     levels: Array
@@ -48,6 +49,7 @@ class KernelTick(NamedTuple):
     regime: Array
     learn: Array
     accepted: Array
+    position: Array
 
 
 class KernelForecast(NamedTuple):

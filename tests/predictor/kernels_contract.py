@@ -61,23 +61,8 @@ def compiled(kernel: Kernel) -> Any:
 
 
 def some_tick(seed: int, learn: bool = True) -> KernelTick:
-    random = np.random.default_rng(seed)
-    levels = random.normal(size=WINDOW)
-    increments = levels[:-1] - levels[1:]
-    return KernelTick(
-        levels=jnp.asarray(levels),
-        increments=jnp.asarray(increments),
-        target=jnp.asarray(increments[0]),
-        change=anchors.unchanged(),
-        ratio=jnp.ones(()),
-        lowest=jnp.asarray(levels.min() - levels[0]),
-        highest=jnp.asarray(levels.max() - levels[0]),
-        holder_exponent=jnp.asarray(0.5),
-        volatility=jnp.ones(()),
-        regime=jnp.asarray(False),
-        learn=jnp.asarray(learn),
-        accepted=jnp.asarray(100 + seed, jnp.int64),
-    )
+    levels = np.random.default_rng(seed).normal(size=WINDOW)
+    return streams.kernel_tick(levels, learn=learn, accepted=100 + seed)
 
 
 def drawn_change(data: st.DataObject) -> anchors.Change:

@@ -11,7 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import linalg
 
-from predictor import FunctionalPredictor, Observation, PredictionResult, PredictorConfig, gates
+from predictor import (
+    FunctionalPredictor,
+    Observation,
+    PredictionResult,
+    PredictorConfig,
+    anchors,
+    gates,
+)
+from predictor.kernels.base import KernelTick
 from predictor.packing import layout_of, pack
 from predictor.state import LaneState, init_lane
 from predictor.types import Events
@@ -60,6 +68,28 @@ def run(
     return predictor.scan_batch(
         predictor.init_states(lanes), Observation(values, stamps, **optional)
     )
+
+
+def kernel_tick(levels: Any, **changes: Any) -> KernelTick:
+    """What a kernel is told of a window `[WINDOW]`, newest first, in units of one increment."""
+    levels = np.asarray(levels, np.float64)
+    increments = levels[:-1] - levels[1:]
+    tick = KernelTick(
+        levels=jnp.asarray(levels),
+        increments=jnp.asarray(increments),
+        target=jnp.asarray(increments[0]),
+        change=anchors.unchanged(),
+        ratio=jnp.ones(()),
+        lowest=jnp.asarray(levels.min() - levels[0]),
+        highest=jnp.asarray(levels.max() - levels[0]),
+        holder_exponent=jnp.asarray(0.5),
+        volatility=jnp.ones(()),
+        regime=jnp.asarray(False),
+        learn=jnp.asarray(True),
+        accepted=jnp.asarray(1000, jnp.int64),
+        position=jnp.asarray(1000, jnp.int64),
+    )
+    return tick._replace(**{name: jnp.asarray(value) for name, value in changes.items()})
 
 
 def ticks_with(result: PredictionResult, event: Events, lane: int = 0) -> list[int]:

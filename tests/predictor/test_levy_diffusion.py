@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from predictor.anchors import unchanged
-from predictor.config import PredictorConfig
-from predictor.kernels.base import KernelTick
+from predictor.config import WINDOW, PredictorConfig
 from predictor.kernels.levy.diffusion import diffusion_member
+from tests.predictor import streams
 
 CONFIG = PredictorConfig()
 MEMBER = diffusion_member("diffusion")
@@ -22,20 +21,7 @@ def forecast(coefficients: list[float], level: float, variance: float = 0.04) ->
     regression = state.regression._replace(
         coefficients=jnp.asarray(coefficients), variance=jnp.asarray(variance)
     )
-    tick = KernelTick(
-        levels=jnp.full(128, level),
-        increments=jnp.zeros(127),
-        target=jnp.zeros(()),
-        change=unchanged(),
-        ratio=jnp.ones(()),
-        lowest=jnp.zeros(()),
-        highest=jnp.zeros(()),
-        holder_exponent=jnp.asarray(0.5),
-        volatility=jnp.ones(()),
-        regime=jnp.asarray(False),
-        learn=jnp.asarray(False),
-        accepted=jnp.asarray(1000),
-    )
+    tick = streams.kernel_tick(np.full(WINDOW, level), learn=False)
     step = jax.jit(lambda state, tick: MEMBER.step(CONFIG, state, tick)[1])
     return float(step(state._replace(regression=regression), tick))
 

@@ -180,7 +180,7 @@ SCENARIOS = {
     "fat-tailed": Scenario(fat_tailed, 1.009, 1.08),
     "threshold": Scenario(threshold, 1.015, 1.05),
     "clustered-volatility": Scenario(clustered_volatility, 1.005, 1.08),
-    "seasonal": Scenario(seasonal, 1.16, 1.18),
+    "seasonal": Scenario(seasonal, 1.09, 1.11),
     "long-memory": Scenario(long_memory, 1.02, 1.06),
     "chaotic": Scenario(chaotic, 1.05, 1.10),
 }

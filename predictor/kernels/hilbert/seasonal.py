@@ -5,6 +5,9 @@ plainest seasonal forecast; the best becomes the active one once two cycles of i
 seen, and is replaced only by one that is clearly better, so that multiples of a period and
 neighbours of it do not take turns. The regression keeps its coefficients when the period
 changes, since what they mean stays nearly the same.
+
+Beside the last two cycles stands the profile, the mean over many cycles at each phase, so that the
+noise of a single cycle is averaged away where the season stays what it is.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from predictor import recursive_least_squares as rls
 from predictor.config import WINDOW, PredictorConfig
 from predictor.kernels.bank import Member
 from predictor.kernels.base import KernelTick
-from predictor.selection import choose
+from predictor.selection import choose, only_where
 from predictor.types import Array
 
 SHORTEST, LONGEST = 2, 64
@@ -33,21 +36,35 @@ SCORE_LIMIT = 8.0
 REPLACEMENT_RATIO = 0.7
 """A period takes over when its mean squared error is below this part of the active one's."""
 
+DEVIATIONS = 3.0
+"""Standard deviations of a mean squared error that count against a period that is not active."""
+
 MEMORY = 0.998
-PRECISION = np.ones(8)
+PRECISION = np.ones(9)
+
+PROFILE_RATE = 0.05
+"""Least weight of the newest cycle in the profile."""
+
+CYCLES = 8
+"""Most cycles of the window of which a profile is made when the period changes."""
 
 Form = Literal["difference", "level"]
 
 
 class SeasonalState(NamedTuple):
     """`period`, zero while none is active; `scores` `[periods]`, discounted squared errors;
-    ticks `scored`; the regression with the features behind its last forecast."""
+    ticks `scored`; the regression with the features behind its last forecast; the `profile`
+    `[LONGEST]`, in levels, of which the first `period` count; of how many `cycles` it is made, and
+    the position of its `origin`, where its first phase was."""
 
     period: Array
     scores: Array
     scored: Array
     regression: rls.Regression
     features: Array
+    profile: Array
+    cycles: Array
+    origin: Array
 
 
 def _init(config: PredictorConfig) -> SeasonalState:
@@ -58,6 +75,9 @@ def _init(config: PredictorConfig) -> SeasonalState:
         scored=jnp.zeros(()),
         regression=rls.init(PRECISION),
         features=jnp.zeros(PRECISION.size),
+        profile=jnp.zeros(LONGEST),
+        cycles=jnp.zeros(()),
+        origin=jnp.zeros((), jnp.int64),
     )
 
 
@@ -76,16 +96,80 @@ def _active_period(state: SeasonalState, ticks: Array) -> Array:
     seen = jnp.maximum(state.scored - PERIODS - 1.0, 0.0)
     counts = (1.0 - SCORE_MEMORY**seen) / (1.0 - SCORE_MEMORY)
     eligible = (ticks >= 2 * PERIODS + 2) & (counts > 0.0)
-    means = jnp.where(eligible, state.scores / jnp.maximum(counts, 1e-9), jnp.inf)
-    best = jnp.argmin(means)  # the first, hence shortest, of equals
+    # The few ticks by which a long period is judged must not make it look good by accident.
+    spread = 1.0 + DEVIATIONS * jnp.sqrt(2.0 / jnp.maximum(counts, 1.0))
+    means = state.scores / jnp.maximum(counts, 1e-9)
+    bounds = jnp.where(eligible, spread * means, jnp.inf)
+    best = jnp.argmin(bounds)  # the first, hence shortest, of equals
     current = means[jnp.maximum(state.period - SHORTEST, 0)]
-    takes_over = (state.period == 0) | (means[best] < REPLACEMENT_RATIO * current)
-    found = jnp.isfinite(means[best]) & takes_over
+    takes_over = (state.period == 0) | (bounds[best] < REPLACEMENT_RATIO * current)
+    found = jnp.isfinite(bounds[best]) & takes_over
     return jnp.where(found, (best + SHORTEST).astype(jnp.int32), state.period)
 
 
-def _features(form: Form, tick: KernelTick, period: Array) -> Array:
-    """`[8]`: constant, level, recent increments, and the last two cycles at this phase."""
+def _newest(form: Form, levels: Array, period: Array) -> Array:
+    """What goes into the profile now: the increment, or the level less the mean of its cycle."""
+    if form == "difference":
+        return levels[0] - levels[1]
+    return levels[0] - jnp.sum(jnp.where(jnp.arange(WINDOW) < period, levels, 0.0)) / period
+
+
+def _all_of_the_window(form: Form, levels: Array, period: Array) -> Array:
+    """The same at every tick in sight `[WINDOW − 1]`, newest first; without meaning where a cycle
+    is not in sight as a whole."""
+    if form == "difference":
+        return levels[:-1] - levels[1:]
+    sums = jnp.concatenate([jnp.zeros(1), jnp.cumsum(levels)])
+    ends = jnp.minimum(jnp.arange(WINDOW - 1) + period, WINDOW)
+    return levels[:-1] - (sums[ends] - sums[: WINDOW - 1]) / period
+
+
+def _made_of_the_window(
+    form: Form, state: SeasonalState, tick: KernelTick, period: Array
+) -> SeasonalState:
+    """A profile of the last cycles in sight, the newest tick at phase zero."""
+    lag = jnp.maximum(period, SHORTEST)
+    reach = jnp.minimum(tick.accepted, WINDOW) - 1 - (lag if form == "level" else 0)
+    behind = (-jnp.arange(LONGEST)) % lag
+    places = behind[:, None] + lag * jnp.arange(CYCLES)[None, :]
+    cycles = jnp.clip(reach // lag, 1, CYCLES)
+    inside = jnp.arange(CYCLES)[None, :] < cycles
+    values = _all_of_the_window(form, tick.levels, lag)[jnp.minimum(places, WINDOW - 2)]
+    return state._replace(
+        profile=jnp.sum(jnp.where(inside, values, 0.0), axis=1) / cycles,
+        cycles=cycles.astype(jnp.float64),
+        origin=tick.position,
+    )
+
+
+def _phase(state: SeasonalState, position: Array) -> Array:
+    return (position - state.origin) % jnp.maximum(state.period, SHORTEST)
+
+
+def _followed(form: Form, state: SeasonalState, tick: KernelTick) -> SeasonalState:
+    """The profile with what happened now at its phase."""
+    lag = jnp.maximum(state.period, SHORTEST)
+    cycles = state.cycles + 1.0 / lag
+    rate = jnp.maximum(PROFILE_RATE, 1.0 / (cycles + 1.0))
+    newest = _newest(form, tick.levels, lag)
+    here = tick.learn & (jnp.arange(LONGEST) == _phase(state, tick.position))
+    return state._replace(
+        profile=state.profile + jnp.where(here, rate, 0.0) * (newest - state.profile),
+        cycles=jnp.where(tick.learn, cycles, state.cycles),
+    )
+
+
+def _expected(form: Form, state: SeasonalState, tick: KernelTick) -> Array:
+    """The next increment by the profile, in typical increments."""
+    lag = jnp.maximum(state.period, SHORTEST)
+    following = state.profile[_phase(state, tick.position + 1)]
+    now = _newest(form, tick.levels, lag) if form == "level" else 0.0
+    return tick.ratio * (following - now)
+
+
+def _features(form: Form, tick: KernelTick, period: Array, expected: Array) -> Array:
+    """`[9]`: constant, level, recent increments, the last two cycles at this phase, and what the
+    profile expects."""
     levels, increments = tick.levels, tick.increments
     lag = jnp.maximum(period, SHORTEST)
     enough = (2 * lag <= WINDOW - 2) & (tick.accepted > 2 * lag)
@@ -98,7 +182,7 @@ def _features(form: Form, tick: KernelTick, period: Array) -> Array:
         cycles = [increments[2], over_present(lag - 1), over_present(twice - 1)]
     else:
         cycles = [increments[lag - 1], increments[lag], increments[twice - 1]]
-    rest = [increments[0], increments[1], *cycles, over_present(lag)]
+    rest = [increments[0], increments[1], *cycles, over_present(lag), expected]
     values = jnp.stack([jnp.ones(()), levels[0], *rest])
     return jnp.where(period > 0, values, 0.0)
 
@@ -124,8 +208,14 @@ def seasonal_member(name: str, form: Form) -> Member:
         regression = rls.transport(after.regression, change.stretch, change.shift, change.gain)
         fresh = rls.init(PRECISION)._replace(coefficients=regression.coefficients)
         regression = choose(period != state.period, fresh, regression)
-        features = _features(form, tick, period)
+        after = after._replace(profile=change.stretch * after.profile)
+        after = only_where(
+            period != state.period,
+            lambda old: _made_of_the_window(form, old, tick, period),
+            _followed(form, after, tick),
+        )._replace(period=period)
+        features = _features(form, tick, period, _expected(form, after, tick))
         increment = jnp.where(period > 0, rls.predict(regression, features), 0.0)
-        return after._replace(period=period, regression=regression, features=features), increment
+        return after._replace(regression=regression, features=features), increment
 
     return Member(name, _init, step)

@@ -24,8 +24,8 @@ class LaneState(NamedTuple):
 
     `identity`: first 8 bytes of the SHA-256 of the asset id, as two uint32, most significant
     first. `accepted`: ticks believed (the published sequence). `answered`: ticks forecast,
-    rejected ones too. `window`: last values, newest first. `anchor`: the coordinates in which
-    the kernels see them.
+    rejected ones too. `window`: last values, newest first; `position`: how many there have been.
+    `anchor`: the coordinates in which the kernels see them.
     `troubled`: degraded or in emergency at the last tick.
     """
 
@@ -34,6 +34,7 @@ class LaneState(NamedTuple):
     answered: Array
     gates: gates.GateState
     window: Array
+    position: Array
     anchor: anchors.Anchor
     kernels: tuple[Any, ...]
     fusion: fusion.FusionState
@@ -54,6 +55,7 @@ def init_lane(config: PredictorConfig) -> LaneState:
         answered=count,
         gates=gates.init(),
         window=jnp.zeros(WINDOW),
+        position=count,
         anchor=anchors.init(),
         kernels=tuple(kernel.init(config) for kernel in KERNEL_MODULES),
         fusion=fusion.init(),

@@ -48,7 +48,11 @@ def _advance_window(state: LaneState, value: Array, verdict: gates.Verdict) -> L
     window = jnp.concatenate([newest[None], state.window[1:]])
     past = jnp.where(state.accepted == 0, value, window + jump)
     anchor = state.anchor._replace(centre=state.anchor.centre + jump)
-    return state._replace(window=jnp.concatenate([value[None], past[:-1]]), anchor=anchor)
+    return state._replace(
+        window=jnp.concatenate([value[None], past[:-1]]),
+        position=state.position + 1,
+        anchor=anchor,
+    )
 
 
 def _divide(values: Array, unit: Array, limit: float) -> Array:
@@ -96,7 +100,7 @@ def _forecast_kernels(
         # Nothing can be learned in units of an increment that never happened.
         learn=learn & measured,
         accepted=state.accepted,
-        position=state.answered,
+        position=state.position,
     )
     states, means, deviations = [], [], []
     for kernel, kernel_state in zip(KERNEL_MODULES, state.kernels, strict=True):

@@ -293,7 +293,8 @@ def test_forecasts_follow_an_affine_change_of_the_unit(predictor, offset, unit):
     for name in ("reference_prediction", "confidence_lower", "confidence_upper"):
         expected = offset + unit * getattr(plain, name)
         np.testing.assert_allclose(getattr(moved, name), expected, atol=1e-6 * unit)
-    np.testing.assert_allclose(moved.weights, plain.weights, atol=1e-6)
+    # Roots are updated in 32 bits, which see other digits of the shifted values.
+    np.testing.assert_allclose(moved.weights, plain.weights, atol=1e-5)
     assert np.array_equal(moved.regime_change_detected, plain.regime_change_detected)
 
 

@@ -19,6 +19,8 @@ from predictor import (
     anchors,
     gates,
 )
+from predictor.config import WINDOW
+from predictor.kernels.bank import Member
 from predictor.kernels.base import KernelTick
 from predictor.packing import layout_of, pack
 from predictor.state import LaneState, init_lane
@@ -89,7 +91,62 @@ def kernel_tick(levels: Any, **changes: Any) -> KernelTick:
         accepted=jnp.asarray(1000, jnp.int64),
         position=jnp.asarray(1000, jnp.int64),
     )
-    return tick._replace(**{name: jnp.asarray(value) for name, value in changes.items()})
+    arrays = {name: jax.tree.map(jnp.asarray, value) for name, value in changes.items()}
+    return tick._replace(**arrays)
+
+
+def kernel_ticks(values: Any, ratio: float = 1.0) -> KernelTick:
+    """What a kernel is told of a series `[T]`, `[T, ...]`, in coordinates that stand still: levels
+    are the values, and an increment is `ratio` times their difference."""
+    values = np.asarray(values, np.float64)
+    rows = values.size
+    places = np.maximum(np.arange(rows)[:, None] - np.arange(WINDOW + 1)[None, :], 0)
+    levels = values[places]
+    increments = ratio * (levels[:, :-1] - levels[:, 1:])
+    count = np.arange(1, rows + 1, dtype=np.int64)
+    return KernelTick(
+        levels=levels[:, :-1],
+        increments=increments[:, :-1],
+        target=increments[:, 0],
+        change=jax.tree.map(lambda leaf: np.repeat(leaf, rows), anchors.unchanged()),
+        ratio=np.full(rows, ratio),
+        lowest=ratio * (levels.min(axis=1) - values),
+        highest=ratio * (levels.max(axis=1) - values),
+        holder_exponent=np.full(rows, 0.5),
+        volatility=np.ones(rows),
+        regime=np.zeros(rows, bool),
+        learn=count > 1,
+        accepted=count,
+        position=count,
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _member_step(member: Member, config: PredictorConfig) -> Callable[[Any, Any], tuple[Any, Any]]:
+    return functools.partial(member.step, config)
+
+
+def told(member: Member, ticks: KernelTick) -> tuple[Any, Host]:
+    """A member's state after the ticks, and the increments `[T]` that it forecast."""
+    config = PredictorConfig()
+    state, parts = member.init(config), []
+    # In pieces, so that streams of several lengths share one compiled loop.
+    for first in range(0, ticks.target.size, 100):
+        piece = jax.tree.map(lambda leaf, at=first: leaf[at : at + 100], ticks)
+        state, increments = fold(_member_step(member, config), state, piece)
+        parts.append(np.asarray(increments))
+    return state, np.concatenate(parts)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled_step(member: Member, config: PredictorConfig) -> Callable[..., tuple[Any, Any]]:
+    return jax.jit(_member_step(member, config))
+
+
+def asked(member: Member, state: Any, tick: KernelTick) -> tuple[Any, float]:
+    """A member's state after one more tick, and the increment that it forecast."""
+    after, increment = _compiled_step(member, PredictorConfig())(state, tick)
+    return after, float(increment)
 
 
 def ticks_with(result: PredictionResult, event: Events, lane: int = 0) -> list[int]:

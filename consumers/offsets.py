@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, Generic, TypeVar
 
 from confluent_kafka import (
@@ -87,23 +87,52 @@ class _Asker(Generic[Client]):
     """A client for questions, replaced once one of them was refused.
 
     A client may not recover from an outage: of the admin client the questions keep the leader
-    epoch from before it, of a consumer they may never find the coordinator again. Nothing is
-    closed, since a question may still be on its way: a client ends with the last of its questions.
+    epoch from before it, of a consumer they may never find the coordinator again.
+
+    A client that was replaced is kept until its last question is answered, and ended here. Were it
+    left to the garbage collector, that could run in the thread in which librdkafka brings an
+    answer to this very client, and librdkafka ends the process where a client is destroyed there.
     """
 
-    def __init__(self, make: Callable[[], Client]) -> None:
+    def __init__(self, make: Callable[[], Client], end: Callable[[Client], object]) -> None:
         self._make = make
+        self._end = end
         self._client: Client | None = make()
+        self._asked: list[tuple[Client, Future[Any]]] = []
+        self._replaced: list[Client] = []
 
-    def client(self) -> Client:
+    def ask(
+        self,
+        question: Callable[[Client], Mapping[int, Future[Any]]],
+        read: Callable[[int, Any], Answer],
+    ) -> Question[Answer]:
+        """Ask some partitions with the client of the hour."""
+        self._end_replaced()
         if self._client is None:
             self._client = self._make()
-        return self._client
+        client = self._client
+        futures = question(client)
+        self._asked += [(client, future) for future in futures.values()]
+        return Question(futures, read, lambda: self._replace(client))
 
-    def replace(self, client: Client) -> None:
-        """Use it no more."""
+    def _replace(self, client: Client) -> None:
         if self._client is client:
             self._client = None
+            self._replaced.append(client)
+
+    def _end_replaced(self) -> None:
+        self._asked = [(client, future) for client, future in self._asked if not future.done()]
+        busy = [client for client, _ in self._asked]
+        for client in [each for each in self._replaced if each not in busy]:
+            self._replaced.remove(client)
+            self._end(client)
+
+    def close(self) -> None:
+        """End all clients once their questions are answered or have run out of time."""
+        if self._client is not None:
+            self._replace(self._client)
+        wait([future for _, future in self._asked])
+        self._end_replaced()
 
 
 class Offsets:
@@ -111,18 +140,20 @@ class Offsets:
 
     def __init__(self, base: Settings, group: str, partitions: int) -> None:
         asking = consuming(base, group, partitions)
-        self._members = _Asker[Consumer](lambda: make_client(Consumer, asking))
-        self._admins = _Asker[AdminClient](lambda: make_client(AdminClient, base))
+        self._members = _Asker[Consumer](
+            lambda: make_client(Consumer, asking), lambda client: client.close()
+        )
+        self._admins = _Asker[AdminClient](
+            lambda: make_client(AdminClient, base), lambda client: client.__exit__(None, None, None)
+        )
 
     def ask_committed(self, topic: str, partitions: Iterable[int]) -> Question[Located]:
         """Stable committed offsets with metadata; a partition with one pending is refused."""
         # Not by the admin client: librdkafka ends the process with a failed assertion where the
         # group's coordinator goes away in the middle of its request.
-        client = self._members.client()
-        return Question(
-            {number: _committed(client, TopicPartition(topic, number)) for number in partitions},
+        return self._members.ask(
+            lambda client: {p: _committed(client, TopicPartition(topic, p)) for p in partitions},
             lambda _, answer: answer,
-            lambda: self._members.replace(client),
         )
 
     def ask_true_ends(self, topic: str, partitions: Iterable[int]) -> Question[int]:
@@ -134,18 +165,17 @@ class Offsets:
         return self._ask_offsets(topic, partitions, OffsetSpec.earliest())
 
     def _ask_offsets(self, topic: str, partitions: Iterable[int], spec: Any) -> Question[int]:
-        client = self._admins.client()
         wanted = {TopicPartition(topic, partition): spec for partition in partitions}
-        answers = client.list_offsets(
-            wanted,
-            isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=REQUEST_SECONDS,
-        )
-        return Question(
-            {tp.partition: future for tp, future in answers.items()},
-            lambda partition, answer: int(answer.offset),
-            lambda: self._admins.replace(client),
-        )
+
+        def ask(client: AdminClient) -> dict[int, Future[Any]]:
+            answers = client.list_offsets(
+                wanted,
+                isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                request_timeout=REQUEST_SECONDS,
+            )
+            return {tp.partition: future for tp, future in answers.items()}
+
+        return self._admins.ask(ask, lambda _, answer: int(answer.offset))
 
     def committed(
         self, topic: str, partitions: list[int], timeout_seconds: float
@@ -164,6 +194,11 @@ class Offsets:
             why = next(iter(question.refusals.values()), why)
             time.sleep(min(0.02, left))
         raise Unanswered(why)
+
+    def close(self) -> None:
+        """Free the clients; waits for the questions that are still open."""
+        self._members.close()
+        self._admins.close()
 
 
 def _committed(client: Consumer, wanted: TopicPartition) -> Future[Located]:

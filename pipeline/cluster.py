@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -46,13 +47,12 @@ class Cluster:
     def __init__(self, config: Config) -> None:
         self._address = config.kafka.bootstrap_servers
         # A refused log-in reaches the client's callback only; calls just run into their timeout.
-        self._refusal: KafkaError | None = None
+        self._complaints: deque[KafkaError] = deque(maxlen=100)
         settings = common(self._address, config.instance, config.kafka.extra)
-        self._admin = make_client(config, AdminClient, {**settings, "error_cb": self._note})
-
-    def _note(self, error: KafkaError) -> None:
-        if error.code() in REFUSED_CREDENTIALS:
-            self._refusal = error
+        # The callback does not refer to this object: a cycle would leave the end of the client to
+        # the garbage collector, which may run in a thread of librdkafka, where it must not end.
+        noted = {**settings, "error_cb": self._complaints.append}
+        self._admin = make_client(config, AdminClient, noted)
 
     def topics(self, timeout_seconds: float) -> dict[str, int]:
         """Partition count by topic; waits up to the timeout for the cluster to answer."""
@@ -68,11 +68,9 @@ class Cluster:
                 }
             except KafkaException as error:
                 self._admin.poll(0)
-                refusal = self._refusal
-                if error.args[0].code() in REFUSED_CREDENTIALS:
-                    refusal = error.args[0]
-                if refusal is not None:
-                    raise _refused(refusal) from None
+                for complaint in (error.args[0], *self._complaints):
+                    if complaint.code() in REFUSED_CREDENTIALS:
+                        raise _refused(complaint) from None
                 if time.monotonic() >= deadline:
                     raise unreachable(self._address, timeout_seconds) from None
                 time.sleep(0.05)

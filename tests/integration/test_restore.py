@@ -82,6 +82,7 @@ class Bench:
 
     def close(self) -> None:
         self.fetcher.close()
+        self.offsets.close()
 
 
 @pytest.fixture

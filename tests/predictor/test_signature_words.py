@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+from math import factorial
+
 import numpy as np
 import pytest
 
@@ -12,29 +16,40 @@ TIME, VALUE = 0, 1
 
 
 def chen_product(a: list[np.ndarray], b: list[np.ndarray]) -> list[np.ndarray]:
-    """Product of two elements of the tensor algebra over the plane, cut at level three."""
+    """Product of two elements of the tensor algebra over the plane, cut where they are."""
     return [
-        sum(np.multiply.outer(a[i], b[level - i]) for i in range(level + 1)) for level in range(4)
+        sum(np.multiply.outer(a[i], b[level - i]) for i in range(level + 1))
+        for level in range(len(a))
     ]
+
+
+def signature_of_steps(steps: np.ndarray, depth: int = 3) -> list[np.ndarray]:
+    """Iterated integrals of the piecewise linear path in the plane with these steps `[n, 2]`."""
+    total = [np.ones(()), *(np.zeros((2,) * level) for level in range(1, depth + 1))]
+    for step in steps:
+        powers = [np.ones(())]
+        for _ in range(depth):
+            powers.append(np.multiply.outer(powers[-1], step))
+        segment = [power / factorial(level) for level, power in enumerate(powers)]
+        total = chen_product(total, segment)
+    return total
 
 
 def signature(increments: np.ndarray, duration: float = 1.0) -> list[np.ndarray]:
     """Iterated integrals on [0, duration] of the path (t, y) with these steps, oldest first."""
-    total = [np.ones(()), np.zeros(2), np.zeros((2, 2)), np.zeros((2, 2, 2))]
-    for step in increments:
-        v = np.array([duration / len(increments), step])
-        square = np.multiply.outer(v, v)
-        cube = np.multiply.outer(square, v)
-        total = chen_product(total, [np.ones(()), v, square / 2.0, cube / 6.0])
-    return total
+    times = np.full(len(increments), duration / len(increments))
+    return signature_of_steps(np.stack([times, increments], axis=1))
 
 
 def logarithm(element: list[np.ndarray]) -> list[np.ndarray]:
-    """ln(1 + x) = x - x²/2 + x³/3 in the cut tensor algebra."""
+    """ln(1 + x) = x - x²/2 + x³/3 - … in the cut tensor algebra."""
     x = [np.zeros(()), *element[1:]]
-    square = chen_product(x, x)
-    cube = chen_product(square, x)
-    return [a - b / 2.0 + c / 3.0 for a, b, c in zip(x, square, cube, strict=True)]
+    power, total = x, [np.zeros_like(part) for part in x]
+    for order in range(1, len(x)):
+        sign = 1.0 if order % 2 else -1.0
+        total = [a + sign * b / order for a, b in zip(total, power, strict=True)]
+        power = chen_product(power, x)
+    return total
 
 
 def rows_of(depth: int) -> dict[tuple[int, int], np.ndarray]:
@@ -102,6 +117,90 @@ def test_points_on_the_way_change_no_word(length):
     np.testing.assert_allclose(
         words_of(2 * length, finer), words_of(length, increments), rtol=1e-9, atol=1e-12
     )
+
+
+WARPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "square": np.square,
+    "root": np.sqrt,
+    "cosine": lambda s: 0.5 * (1.0 - np.cos(np.pi * s)),
+}
+
+
+def interpolated(increments: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The path through these steps, oldest first, at times in [0, 1]."""
+    knots = np.linspace(0.0, 1.0, len(increments) + 1)
+    return np.interp(places, knots, np.concatenate([[0.0], np.cumsum(increments)]))
+
+
+@pytest.mark.parametrize("warp", WARPS)
+@pytest.mark.parametrize("length", WINDOWS[2:])
+def test_words_do_not_depend_on_the_speed_at_which_the_path_is_run_through(length, warp):
+    increments = np.random.default_rng(length).normal(size=WINDOW - 1)
+    oldest_first = increments[:length][::-1]
+    # The knots belong to the path; between them it is looked at wherever the warp leads.
+    knots = np.linspace(0.0, 1.0, length + 1)
+    places = np.union1d(knots, WARPS[warp](np.linspace(0.0, 1.0, 200)))
+    path = np.stack([places, interpolated(oldest_first, places)], axis=1)
+
+    warped = signature_of_steps(np.diff(path, axis=0))
+
+    np.testing.assert_allclose(
+        words_of(length, increments), words_in(logarithm(warped)), rtol=1e-8, atol=1e-9
+    )
+
+
+def test_words_change_where_the_values_are_warped_against_time_or_not_monotonically():
+    increments = np.random.default_rng(9).normal(size=WINDOW - 1)
+    oldest_first = increments[:32][::-1]
+    plain = words_of(32, increments)
+    time = np.linspace(0.0, 1.0, 400)
+
+    for warped in (np.square(time), time + 0.3 * np.sin(4.0 * np.pi * time)):
+        path = np.stack([time, interpolated(oldest_first, warped)], axis=1)
+        words = words_in(logarithm(signature_of_steps(np.diff(path, axis=0))))
+
+        assert words[0] == pytest.approx(plain[0])
+        assert np.all(np.abs(words[1:] - plain[1:]) > 0.01)
+
+
+@pytest.mark.parametrize("factor", [0.25, 3.0])
+def test_level_k_scales_with_the_kth_power_where_time_is_stretched_too(factor):
+    increments = np.random.default_rng(10).normal(size=WINDOW - 1)
+
+    stretched = logarithm(signature(factor * increments[:16][::-1], duration=factor))
+
+    powers = factor ** np.arange(1.0, 4.0)
+    np.testing.assert_allclose(words_in(stretched), powers * words_of(16, increments), rtol=1e-9)
+
+
+def lyndon_words(depth: int) -> list[tuple[int, ...]]:
+    """Words of two letters that are smaller than each of their proper suffixes."""
+    return [
+        word
+        for length in range(1, depth + 1)
+        for word in itertools.product((TIME, VALUE), repeat=length)
+        if all(word < word[cut:] for cut in range(1, length))
+    ]
+
+
+@pytest.mark.parametrize(("depth", "dimension"), [(2, 3), (3, 5), (4, 8), (5, 14)])
+def test_log_signatures_span_one_dimension_for_every_lyndon_word(depth, dimension):
+    random = np.random.default_rng(depth)
+    paths = [random.normal(size=(6, 2)) for _ in range(2 * dimension)]
+
+    logarithms = [logarithm(signature_of_steps(steps, depth)) for steps in paths]
+
+    matrix = np.stack([np.concatenate([part.ravel() for part in each]) for each in logarithms])
+    assert np.linalg.matrix_rank(matrix, tol=1e-8) == dimension == len(lyndon_words(depth))
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_rows_are_the_lyndon_words_in_which_the_value_stands_once(depth):
+    linear = [word for word in lyndon_words(depth) if word.count(VALUE) == 1]
+
+    levels = [level for length, level in rows_of(depth) if length == WINDOWS[-1]]
+
+    assert levels == [len(word) for word in linear]
 
 
 def test_another_order_of_the_same_steps_has_other_words_and_the_same_displacement():

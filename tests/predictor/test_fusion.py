@@ -76,6 +76,39 @@ def test_weights_stay_on_the_simplex_after_every_update(raw, target, variance):
     assert np.max(np.abs(weights.sum(axis=1) - 1.0)) < 1e-10
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_kernels_with_a_larger_gradient_of_the_energy_lose_weight_to_the_others(seed):
+    random = np.random.default_rng(seed)
+    target = 3.0
+    forecasts = random.permutation([0.8, 1.4, 2.0, 2.6])
+
+    def energy(weights):
+        return 0.5 * jnp.square(weights @ forecasts - target)
+
+    # Centred on the simplex: a kernel further off on the side of the mixture has the larger one.
+    gradient = np.asarray(jax.grad(energy)(jnp.full(4, 0.25)))
+    positive = gradient > gradient.mean()
+
+    _, weights, _ = follow(np.tile(forecasts, (10, 1)), np.full(10, target))
+
+    assert np.array_equal(np.argsort(weights[-1]), np.argsort(-gradient))
+    assert np.all(weights[-1, positive] < 0.25)
+    assert weights[-1, np.argmin(gradient)] > 0.25
+
+
+def test_shock_of_a_hundred_standard_deviations_leaves_weights_and_transport_finite():
+    raw, target = stream_where_one_is_right(7, 2, 300)
+    variance = np.ones(300)
+    raw[200:], target[200:], variance[200:] = 100.0 * raw[200:], 100.0 * target[200:], 1e4
+
+    _, (weights, info) = fold(learn_step, fusion.init(), (raw, target, variance))
+
+    assert np.max(np.abs(np.asarray(weights).sum(axis=1) - 1.0)) < 1e-10
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(info))
+    # The right kernel is as right as before: all its errors have grown alike.
+    assert np.min(np.asarray(weights)[200:, 2]) > 0.8
+
+
 def test_step_size_follows_relative_volatility_within_its_bounds():
     raw, target = stream_where_one_is_right(1, 0, 150)
     calm, middle, wild = (

@@ -58,6 +58,43 @@ def test_solution_agrees_with_an_independent_log_domain_solver(seed, epsilon):
     assert float(result.free_energy) == pytest.approx(energy, abs=1e-5)
 
 
+def solve_to_rest(cost, source, target, epsilon) -> transport.TransportResult:
+    """Solves that start where the last one ended, until one has converged."""
+    scaling = jnp.ones(4)
+    for _ in range(20):
+        result = solve(cost, source, target, epsilon, scaling, iterations=200)
+        if bool(result.converged):
+            break
+        scaling = result.scaling
+    return result
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("epsilon", [0.03, 0.01])
+def test_solution_at_little_regularisation_agrees_once_it_has_come_to_rest(seed, epsilon):
+    cost, source, target = problem(seed)
+    assert cost.max() / epsilon < transport.EXPONENT_LIMIT
+
+    result = solve_to_rest(cost, source, target, epsilon)
+
+    plan = log_domain_plan(cost, source, target, epsilon)
+    np.testing.assert_allclose(plan_of(result, cost, target, epsilon), plan, atol=2e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("epsilon", [1e-2, 1e-3, 1e-4])
+def test_marginals_hold_down_to_the_least_regularisation_that_can_be_configured(seed, epsilon):
+    cost, source, target = problem(seed)
+
+    result = solve_to_rest(cost, source, target, epsilon)
+
+    assert bool(result.converged)
+    cut = np.minimum(cost, transport.EXPONENT_LIMIT * epsilon)
+    plan = plan_of(result, cut, target, epsilon)
+    np.testing.assert_allclose(plan.sum(axis=1), source, atol=1e-6)
+    np.testing.assert_allclose(plan.sum(axis=0), target, atol=1e-12)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_converged_plan_has_both_marginals(seed):
     cost, source, target = problem(seed)
@@ -98,6 +135,16 @@ def test_large_regularisation_gives_the_product_plan():
 
     plan = plan_of(result, cost, target, 1e4)
     np.testing.assert_allclose(plan, np.outer(source, target), rtol=2e-3)
+
+
+@pytest.mark.parametrize("spread", [1.0, 10.0])
+def test_large_regularisation_spreads_equal_weights_evenly_whatever_the_cost(spread):
+    cost = spread * problem(4)[0]
+    equal = np.full(4, 0.25)
+
+    result = solve(cost, equal, equal, 1e4, jnp.ones(4), iterations=20)
+
+    np.testing.assert_allclose(plan_of(result, cost, equal, 1e4), 1.0 / 16.0, rtol=0.01)
 
 
 def test_equal_marginals_without_distance_cost_nothing_but_entropy():

@@ -8,9 +8,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictor import OperatingMode, PredictorConfig
+from predictor import (
+    OperatingMode,
+    PredictorConfig,
+    anchors,
+    evidence,
+    fusion,
+    monitors,
+    regularity,
+    shift,
+)
+from predictor import recursive_least_squares as rls
 from predictor.config import Ingestion
+from predictor.kernels.levy.levels import FilterState
+from predictor.kernels.levy.run_length import RunLengthState
+from predictor.kernels.markov.context_tree import TreeState
+from predictor.kernels.markov.galerkin import GalerkinState
+from predictor.kernels.markov.switching import SwitchingState
 from predictor.types import Events
+from tests.predictor import streams
 from tests.predictor.streams import (
     SECOND,
     START,
@@ -131,6 +147,57 @@ def test_unbelievable_value_is_rejected_flagged_and_not_learned(predictor, value
     assert np.array_equal(result.kernel_sigma[60], result.kernel_sigma[59])
     assert np.isfinite(result.reference_prediction).all()
     assert float(state.window[0, 39]) == result.reference_prediction[59, 0]
+
+
+LEARNED = (
+    *(anchors.Anchor, evidence.Evidence, fusion.FusionState, monitors.MonitorState),
+    *(regularity.RegularityState, rls.Regression, shift.ShiftState),
+    *(FilterState, GalerkinState, RunLengthState),
+)
+"""What learns from a tick; beside them a state holds features, windows and counters only."""
+
+
+def learned_in(state) -> list:
+    """Every part of a state that learns, in order."""
+    parts = jax.tree.leaves(state, is_leaf=lambda part: isinstance(part, LEARNED))
+    found = [part for part in parts if isinstance(part, LEARNED)]
+    trees = jax.tree.leaves(state, is_leaf=lambda part: isinstance(part, TreeState))
+    found += [(t.moments, t.losses, t.error) for t in trees if isinstance(t, TreeState)]
+    chains = jax.tree.leaves(state, is_leaf=lambda part: isinstance(part, SwitchingState))
+    found += [part._replace(level=0.0) for part in chains if isinstance(part, SwitchingState)]
+    return found
+
+
+@pytest.mark.parametrize("value", [np.nan, 25.0, 1e6])
+def test_rejected_tick_teaches_nothing_to_any_part_of_the_state(predictor, value):
+    values = noise(151)
+    values[150] = value
+
+    before, _ = run(predictor, values[:150])
+    after, result = run(predictor, values)
+
+    assert result.outlier_rejected[150, 0]
+    first, second = learned_in(before), learned_in(after)
+    assert len(first) > 30
+    for known, kept in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        assert np.array_equal(known, kept, equal_nan=True)
+
+
+def test_forecasts_after_an_outlier_are_those_of_the_clean_series(predictor):
+    clean = streams.autoregression(np.random.default_rng(9), [0.6], 300, 8)
+    spoilt = clean.copy()
+    spoilt[200] = 40.0
+
+    _, expected = run(predictor, clean)
+    _, result = run(predictor, spoilt)
+
+    assert result.outlier_rejected[200].all()
+    distance = np.abs(result.reference_prediction - expected.reference_prediction)
+    # One tick was not learned, and its forecast stands in its place for a while.
+    assert np.median(distance[202:]) < 0.02
+    errors = (clean[1:] - result.reference_prediction[:-1])[202:]
+    usual = (clean[1:] - expected.reference_prediction[:-1])[202:]
+    assert streams.root_mean_square(errors) < 1.01 * streams.root_mean_square(usual)
 
 
 def test_no_tick_is_an_outlier_before_the_warm_up(predictor):

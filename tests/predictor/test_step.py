@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,7 +20,9 @@ from hypothesis.extra import numpy as arrays
 from predictor import FunctionalPredictor, Observation, OperatingMode, PredictorConfig
 from predictor.config import ROUNDS, Monitoring, tunables
 from predictor.functional import _compiled, _complete
-from predictor.types import Events, LaneTick
+from predictor.kernels.markov.value_function import ValueState
+from predictor.state import LaneState
+from predictor.types import KERNEL_NAMES, Events, LaneTick, Mode
 from tests.predictor import streams
 from tests.predictor.streams import TILE, bits_of, lanes_of, run, words
 
@@ -160,6 +165,17 @@ def test_any_number_of_lanes_is_padded_without_trace(predictor, obs, golden, lan
     assert golden.equals(other.words, other.result, some)
 
 
+def test_series_in_any_of_many_tiles_has_the_bits_that_it_has_in_one(predictor, obs, golden):
+    repeated, rows = np.resize(np.arange(LANES)[::-1], 128), slice(0, 100)
+
+    _, result = predictor.scan_batch(
+        predictor.init_states(128), rows_of(columns_of(obs, repeated), rows)
+    )
+
+    expected = jax.tree.map(lambda leaf: leaf[rows], lanes_of(golden.result, repeated))
+    assert bits_of(result) == bits_of(expected)
+
+
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(1, ROWS - 1), max_size=6, unique=True))
 def test_cutting_the_stream_anywhere_changes_no_bit(predictor, obs, golden, cuts):
@@ -280,6 +296,107 @@ def test_refused_tick_is_named_and_everything_else_of_it_is_empty(golden):
     assert not result.regime_change_detected[refused].any()
 
 
+def transport_costs(result, rows, robust) -> np.ndarray:
+    """What moving weight costs at these rows, from the published forecasts and volatility."""
+    said, unit = result.kernel_predictions[rows - 1], result.volatility[rows]
+    distance = np.abs(said[:, :, None] - said[:, None, :]) / unit[:, None, None]
+    delta = PredictorConfig().fusion.huber_delta
+    far = robust & (distance > delta)
+    return np.where(far, delta * (2.0 * distance - delta), np.square(distance))
+
+
+def test_loss_of_regularity_is_forecast_by_the_signature_alone_until_it_is_over(predictor):
+    random = np.random.default_rng(3)
+    smooth = streams.fractional_noise(random, 0.7, 500, TILE)
+    rough = streams.fractional_noise(random, 0.1, 800, TILE)
+
+    _, result = run(predictor, np.cumsum(np.concatenate([smooth, rough]), axis=0))
+
+    emergency = result.mode == Mode.EMERGENCY
+    assert not result.outlier_rejected.any()
+    assert not emergency[:500].any()
+    assert emergency.any(axis=0).all()
+    assert np.array_equal(result.emergency_mode, emergency)
+    assert (result.operating_mode[emergency] == OperatingMode.DIAGNOSTIC).all()
+    forced = emergency & ~result.mode_collapse_warning
+    assert forced.sum() > 100
+    assert np.array_equal(result.weights[forced], np.tile([0.0, 0.0, 0.0, 1.0], (forced.sum(), 1)))
+    assert np.array_equal(
+        result.reference_prediction[forced], result.kernel_predictions[forced][:, 3]
+    )
+    # It ends, and the others are heard again.
+    assert not emergency[-1].any()
+    assert (result.weights[-1, :, :3].sum(axis=-1) > 0.1).all()
+    for lane in range(TILE):
+        entered = np.flatnonzero(np.diff(emergency[:, lane].astype(int)) == 1) + 1
+        assert streams.ticks_with(result, Events.EMERGENCY, lane) == entered.tolist()
+
+
+def test_robust_mode_and_no_other_measures_the_kernels_by_hubers_cost(predictor):
+    noise = streams.fractional_noise(np.random.default_rng(4), 0.15, 400, TILE)
+
+    _, result = run(predictor, np.cumsum(noise, axis=0))
+
+    robust = result.mode == Mode.ROBUST
+    assert robust[200:].mean() > 0.5
+    distinguished = {True: 0, False: 0}
+    for lane in range(TILE):
+        one = jax.tree.map(lambda leaf, lane=lane: leaf[:, lane], result)
+        for rows, flag in (
+            (np.flatnonzero(robust[:, lane]), True),
+            (np.flatnonzero(one.mode[:200] == Mode.STANDARD)[30:], False),
+        ):
+            expected = transport_costs(one, rows, flag)
+            np.testing.assert_allclose(one.transport_cost[rows], expected, rtol=1e-9, atol=1e-12)
+            other = transport_costs(one, rows, not flag)
+            distinguished[flag] += int(np.sum(np.abs(other - expected) > 0.01))
+    assert min(distinguished.values()) > 10
+
+
+def with_trailing_shape(states: LaneState, level: float, collapsed: int) -> LaneState:
+    """States whose value functions compare their shape entropy with `level`, and have found it
+    too low at the last `collapsed` ticks."""
+    index = KERNEL_NAMES.index("markov")
+    bank = states.kernels[index]
+
+    def changed(member: Any) -> Any:
+        if not isinstance(member, ValueState):
+            return member
+        galerkin = member.galerkin
+        shape = jnp.full_like(galerkin.shape, level)
+        counted = jnp.full_like(galerkin.collapsed, collapsed)
+        return member._replace(galerkin=galerkin._replace(shape=shape, collapsed=counted))
+
+    kernels = list(states.kernels)
+    kernels[index] = bank._replace(members=tuple(changed(member) for member in bank.members))
+    return states._replace(kernels=tuple(kernels))
+
+
+def test_collapsed_value_function_carries_no_weight_until_its_entropy_is_back(predictor):
+    values = streams.autoregression(np.random.default_rng(6), [0.6], 220, TILE)
+    whole = Observation(values, np.repeat(streams.clock(220)[:, None], TILE, axis=1))
+    states, before = predictor.scan_batch(
+        predictor.init_states(TILE), rows_of(whole, slice(0, 200))
+    )
+    assert not before.mode_collapse_warning.any()
+    assert (before.weights[-1, :, 1] > 0.0).all()
+
+    # Against a level of five nats, that of no thirty-two values, it is too low for the tenth time.
+    fallen = with_trailing_shape(states, 5.0, 9)
+    fallen, during = predictor.scan_batch(fallen, rows_of(whole, slice(200, 210)))
+    # The entropy of a line, which is that of a linear process.
+    back = with_trailing_shape(fallen, 0.5 * np.log(12.0), 0)
+    _, after = predictor.scan_batch(back, rows_of(whole, slice(210, 220)))
+
+    assert during.mode_collapse_warning.all()
+    assert ((during.events & Events.MODE_COLLAPSE) != 0).sum() == TILE
+    assert ((during.events[0] & Events.MODE_COLLAPSE) != 0).all()
+    assert (during.weights[..., 1] == 0.0).all()
+    np.testing.assert_allclose(during.weights.sum(axis=-1), 1.0, atol=1e-12)
+    assert not after.mode_collapse_warning.any()
+    assert (after.weights[..., 1] > 0.0).all()
+
+
 # -- units and range ----------------------------------------------------------------------
 
 
@@ -377,7 +494,35 @@ def test_changed_tunable_compiles_nothing_and_takes_effect(predictor, obs, golde
     assert result.cusum_alarm.sum() > golden.result.cusum_alarm.sum()
 
 
-def test_compiled_step_calls_no_lapack_and_no_host(predictor):
+def resident_kilobytes() -> float:
+    """Memory of this process that is in use now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+def test_ticks_leave_no_memory_behind(predictor):
+    ticks = 300
+    values, times = np.random.default_rng(7).normal(size=(ticks, TILE)), streams.clock(ticks)
+    states = predictor.init_states(TILE)
+
+    def feed(states: LaneState, first: int, last: int) -> LaneState:
+        for row in range(first, last):
+            tick = Observation(values[row], np.full(TILE, times[row]))
+            states, _ = predictor.step_batch(states, tick)
+        return states
+
+    states = feed(states, 0, 100)
+    gc.collect()
+    settled = resident_kilobytes()
+    feed(states, 100, ticks)
+    gc.collect()
+
+    # A kilobyte for each tick of each lane.
+    assert resident_kilobytes() - settled < (ticks - 100) * TILE
+
+
+def test_compiled_step_calls_no_lapack_no_host_and_no_random_generator(predictor):
     # Batched LAPACK calls can deadlock on XLA's CPU pool, so the step must hold none.
     shape = msgspec.structs.replace(PredictorConfig(), tile=TILE)
     lanes = predictor.init_states(TILE)
@@ -387,7 +532,7 @@ def test_compiled_step_calls_no_lapack_and_no_host(predictor):
 
     text = lowered.as_text().lower()
     program = lowered.compile().as_text().lower()
-    for word in ("lapack", "callback", "infeed", "outfeed"):
+    for word in ("lapack", "callback", "infeed", "outfeed", "rng", "threefry"):
         assert word not in text
         assert word not in program
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
@@ -351,6 +353,82 @@ def test_failed_write_keeps_the_old_file_and_leaves_nothing_behind(
 
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["snapshot"]
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from predictor import universal
+
+path, old, new = pathlib.Path(sys.argv[1]), b"old" * 100_000, b"new" * 100_000
+steps = ("open", "fdopen", "write", "flush", "fsync", "replace")
+
+
+class File:
+    def __init__(self, file):
+        self.file = file
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *raised):
+        self.file.close()
+
+    def write(self, content):
+        self.file.write(content[: len(content) // 2])
+        die_at("write")
+        self.file.write(content[len(content) // 2 :])
+
+    def flush(self):
+        die_at("flush")
+        self.file.flush()
+
+    def fileno(self):
+        return self.file.fileno()
+
+
+def die_at(step):
+    if step == fatal:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dying(step, call):
+    def wrapped(*given, **named):
+        die_at(step)
+        return call(*given, **named)
+
+    return wrapped
+
+
+universal._write(path, old)
+opened = os.fdopen
+for fatal in (*steps, "directory"):
+    child = os.fork()
+    if child == 0:
+        for step in ("open", "fsync", "replace"):
+            setattr(os, step, dying(step, getattr(os, step)))
+        os.fdopen = dying("fdopen", lambda *given: File(opened(*given)))
+        if fatal == "directory":
+            replace = os.replace
+            os.replace = lambda *given: (replace(*given), die_at("directory"))
+        universal._write(path, new)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, fatal
+    assert path.read_bytes() == (new if fatal == "directory" else old), fatal
+    print(fatal)
+universal._write(path, new)
+assert path.read_bytes() == new
+"""
+
+
+def test_process_that_is_killed_at_any_step_of_a_write_leaves_a_whole_snapshot(tmp_path):
+    program = [sys.executable, "-c", KILLED, str(tmp_path / "snapshot")]
+
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120, check=False)
+
+    assert done.returncode == 0, done.stderr
+    steps = ["open", "fdopen", "write", "flush", "fsync", "replace", "directory"]
+    assert done.stdout.split() == steps
 
 
 def test_stale_temporary_file_is_no_obstacle(tmp_path):

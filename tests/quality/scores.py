@@ -44,6 +44,7 @@ class Score:
 
     over_best: float
     over_persistence: float
+    over_autoregression: float
     over_best_kernel: float
     start_over_best: float
     coverage: float
@@ -62,12 +63,40 @@ def winkler(lower: Array, upper: Array, target: Array) -> float:
     return float(np.mean(upper - lower + MISS * missed))
 
 
+AUTOREGRESSION_ORDER, AUTOREGRESSION_MEMORY = 8, 0.9995
+
+
+def autoregression(values: Array) -> Array:
+    """What AR(8) with an intercept says of the next value `[rows, lanes]`, by recursive least
+    squares with forgetting, in the covariance form of the textbooks."""
+    rows, lanes = values.shape
+    size = AUTOREGRESSION_ORDER + 1
+    coefficients = np.zeros((lanes, size))
+    covariance = np.tile(1e4 * np.eye(size), (lanes, 1, 1))
+    features = np.zeros((lanes, size))
+    said = values.copy()
+    for row in range(AUTOREGRESSION_ORDER - 1, rows):
+        if row >= AUTOREGRESSION_ORDER:
+            error = values[row] - said[row - 1]
+            projected = np.einsum("nij,nj->ni", covariance, features)
+            norm = AUTOREGRESSION_MEMORY + np.sum(features * projected, axis=1)
+            gain = projected / norm[:, None]
+            coefficients = coefficients + gain * error[:, None]
+            covariance = covariance - gain[:, :, None] * projected[:, None, :]
+            covariance = covariance / AUTOREGRESSION_MEMORY
+        lags = values[row - AUTOREGRESSION_ORDER + 1 : row + 1][::-1].T
+        features = np.concatenate([np.ones((lanes, 1)), lags], axis=1)
+        said[row] = np.sum(coefficients * features, axis=1)
+    return said
+
+
 def scored(truth: Truth, result: PredictionResult, settled: int) -> Score:
     """Compare forecasts with the value that followed each of them."""
     target, best, half = truth.values[1:], truth.best[:-1], truth.half_width[:-1]
     error = target - result.reference_prediction[:-1]
     lower = np.asarray(result.confidence_lower)[:-1]
     upper = np.asarray(result.confidence_upper)[:-1]
+    of_autoregression = target - autoregression(truth.values)[:-1]
     of_kernels = target[:, :, None] - result.kernel_predictions[:-1]
     late, early = slice(settled, None), slice(20, 100)
     rmse = root_mean_square(error[late])
@@ -76,6 +105,7 @@ def scored(truth: Truth, result: PredictionResult, settled: int) -> Score:
     return Score(
         over_best=rmse / root_mean_square((target - best)[late]),
         over_persistence=rmse / root_mean_square(np.diff(truth.values, axis=0)[late]),
+        over_autoregression=rmse / root_mean_square(of_autoregression[late]),
         over_best_kernel=rmse
         / min(root_mean_square(of_kernels[late, :, kernel]) for kernel in range(4)),
         start_over_best=root_mean_square(error[early]) / root_mean_square((target - best)[early]),

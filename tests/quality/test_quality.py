@@ -29,6 +29,18 @@ def test_error_never_exceeds_that_of_persistence_by_two_percent(scores, name):
     assert scores[name].over_persistence <= 1.02
 
 
+LINEAR = (
+    *("white-noise", "random-walk", "mean-reverting", "oscillating", "hidden-level"),
+    *("moving-average", "fat-tailed", "long-memory"),
+)
+"""Processes whose best forecast is a linear function of the past."""
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_error_on_linear_processes_is_within_two_percent_of_that_of_an_autoregression(scores, name):
+    assert scores[name].over_autoregression <= 1.02
+
+
 @each_scenario
 def test_fusion_costs_no_more_than_one_percent_over_the_best_kernel_in_hindsight(scores, name):
     assert scores[name].over_best_kernel <= 1.01
@@ -42,6 +54,17 @@ def test_interval_covers_as_often_as_it_says(scores, name):
 @each_scenario
 def test_interval_is_close_to_the_exact_one(scores, name):
     assert scores[name].winkler_over_exact <= SCENARIOS[name].interval_limit
+
+
+@each_scenario
+def test_interval_is_hardly_wider_than_the_exact_one(scores, name):
+    assert scores[name].width_over_exact <= 1.15
+
+
+def test_typical_width_is_within_seven_percent_of_the_exact_one(scores):
+    widths = [score.width_over_exact for score in scores.values()]
+
+    assert np.exp(np.mean(np.log(widths))) <= 1.07
 
 
 @pytest.mark.parametrize("name", ["white-noise", "mean-reverting", "fat-tailed", "moving-average"])

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from predictor import anchors
 from predictor.config import WINDOW, PredictorConfig
+from predictor.kernels.levy import diffusion
 from predictor.kernels.levy.diffusion import diffusion_member
 from tests.predictor import streams
 
@@ -42,3 +44,65 @@ def test_a_drift_that_runs_away_is_held_within_a_deviation_of_what_was_fitted():
 
     # The equation dX = (−0.36 X + 0.24 X³) dt from 3 reaches infinity within a tick.
     assert increment == pytest.approx(fitted + deviation)
+
+
+@pytest.mark.parametrize("memory", [-0.5, 0.0])
+def test_map_that_oscillates_is_no_diffusion_and_says_persistence(memory):
+    assert forecast([0.0, memory - 1.0, 0.0, 0.0], level=1.5) == 0.0
+
+
+@pytest.mark.parametrize("ratio", [0.5, 3.0])
+def test_embedding_of_an_ornstein_uhlenbeck_process_has_its_rates(ratio):
+    rate, mean, variance = 0.4, 0.3, 0.8
+    memory = np.exp(-rate)
+    # One tick of dX = −rate (X − mean) dt + √v dW has variance v (1 − φ²)/(2 rate).
+    one_tick = variance * (1.0 - memory**2) / (2.0 * rate)
+    state = MEMBER.init(CONFIG)
+    regression = state.regression._replace(
+        coefficients=ratio * jnp.asarray([(1.0 - memory) * mean, memory - 1.0, 0.0, 0.0]),
+        variance=jnp.asarray(ratio**2 * one_tick),
+    )
+
+    drift, variance_rate, exists = diffusion._embedded(regression, jnp.asarray(ratio))
+
+    assert bool(exists)
+    np.testing.assert_allclose(drift, [rate * mean, -rate, 0.0, 0.0], atol=1e-12)
+    assert float(variance_rate) == pytest.approx(variance)
+
+
+def test_forecasts_of_a_process_that_it_learns_come_close_to_the_best():
+    values = 0.8 * streams.autoregression(np.random.default_rng(1), [0.6], 3000, 1)[:, 0]
+
+    _, increments = streams.told(MEMBER, streams.kernel_ticks(values))
+
+    errors = (values[1:] - (values + increments)[:-1])[500:]
+    assert streams.root_mean_square(errors) < 1.01 * 0.8
+
+
+def test_record_of_the_solver_is_empty_before_its_first_step_and_adds_up_after():
+    fresh = diffusion.reading(MEMBER.init(CONFIG))
+    values = streams.autoregression(np.random.default_rng(2), [0.6], 200, 1)[:, 0]
+
+    state, _ = streams.told(MEMBER, streams.kernel_ticks(values))
+
+    assert all(np.all(np.isnan(leaf)) for leaf in fresh)
+    used = diffusion.reading(state)
+    assert float(np.sum(used.frequencies)) == pytest.approx(1.0)
+    # b' = ln .6 over eight sub-steps is far below the first threshold.
+    assert float(used.frequencies[0]) > 0.5
+    assert 0.0 < float(used.stiffness) < 1000.0
+    assert (float(used.low), float(used.high)) == pytest.approx((100.0, 1000.0))
+
+
+def test_new_coordinates_begin_the_regression_again():
+    values = streams.autoregression(np.random.default_rng(3), [0.6], 200, 1)[:, 0]
+    state, _ = streams.told(MEMBER, streams.kernel_ticks(values))
+    change = anchors.Change(stretch=1.0, shift=0.0, gain=1.0, restart=True)
+
+    after, increment = streams.asked(
+        MEMBER, state, streams.kernel_tick(np.full(WINDOW, 1.0), change=change)
+    )
+
+    assert increment == 0.0
+    assert float(after.regression.learned) == 0.0
+    assert not np.any(after.regression.coefficients)

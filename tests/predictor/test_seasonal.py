@@ -12,6 +12,7 @@ from tests.predictor import streams
 
 LANES = 8
 NOISE = 0.3
+MEMBERS = {form: seasonal.seasonal_member(form, form) for form in ("difference", "level")}
 
 
 def patterns(period: int, ticks: int, seed: int) -> np.ndarray:
@@ -76,3 +77,89 @@ def test_what_is_added_to_a_profile_is_what_it_would_be_made_of(form):
     assert float(newest) == pytest.approx(
         float(seasonal._all_of_the_window(form, levels, period)[0])
     )
+
+
+@pytest.mark.parametrize("form", ["difference", "level"])
+def test_scores_are_the_discounted_squared_errors_of_repeating_the_last_cycle(form):
+    values = np.random.default_rng(6).normal(size=300)
+    member = MEMBERS[form]
+
+    state, _ = streams.told(member, streams.kernel_ticks(values, ratio=1.5))
+
+    for period in (2, 7, 30, 64):
+        expected = 0.0
+        for row in range(1, values.size):
+            if row - 1 < period:
+                continue
+            said = values[row - period]
+            if form == "difference":
+                said = values[row - 1] + said - values[max(row - period - 1, 0)]
+            error = np.clip(1.5 * (values[row] - said), -seasonal.SCORE_LIMIT, seasonal.SCORE_LIMIT)
+            expected = seasonal.SCORE_MEMORY * expected + error**2
+        assert float(state.scores[period - seasonal.SHORTEST]) == pytest.approx(expected)
+
+
+def seasonal_step(state, tick):
+    after, _ = MEMBERS["level"].step(PredictorConfig(), state, tick)
+    return after, after.period
+
+
+def test_no_multiple_and_no_neighbour_takes_the_place_of_an_active_period():
+    found = 0
+    for values in patterns(9, 600, seed=7).T:
+        start = MEMBERS["level"].init(PredictorConfig())
+        _, periods = streams.fold(seasonal_step, start, streams.kernel_ticks(values))
+
+        active = np.asarray(periods) == 9
+        found += active[60:].all()
+        assert np.all(active[np.argmax(active) :]) or not active.any()
+    assert found >= LANES - 1
+
+
+def test_another_season_takes_over_and_its_profile_with_it():
+    values = np.concatenate([patterns(7, 400, seed=8)[:, 0], patterns(11, 600, seed=9)[:, 0]])
+
+    state, increments = streams.told(MEMBERS["level"], streams.kernel_ticks(values))
+
+    errors = (values[1:] - (values + increments)[:-1])[800:]
+    assert int(state.period) == 11
+    assert streams.root_mean_square(errors) < 1.25 * NOISE
+
+
+@pytest.mark.parametrize("form", ["difference", "level"])
+def test_season_without_noise_becomes_known_nearly_exactly(form):
+    pattern = np.random.default_rng(10).normal(size=12)
+    values = pattern[np.arange(600) % 12]
+
+    _, increments = streams.told(MEMBERS[form], streams.kernel_ticks(values))
+
+    errors = (values[1:] - (values + increments)[:-1])[300:]
+    assert streams.root_mean_square(errors) < 0.02 * pattern.std()
+
+
+@pytest.mark.parametrize("form", ["difference", "level"])
+def test_nothing_is_said_before_two_cycles_of_the_shortest_period(form):
+    levels = np.random.default_rng(11).normal(size=WINDOW)
+    fresh = MEMBERS[form].init(PredictorConfig())._replace(scored=jnp.asarray(100.0))
+
+    early, silence = streams.asked(MEMBERS[form], fresh, streams.kernel_tick(levels, accepted=5))
+    late, _ = streams.asked(MEMBERS[form], fresh, streams.kernel_tick(levels, accepted=6))
+
+    assert (int(early.period), silence) == (0, 0.0)
+    assert int(late.period) == seasonal.SHORTEST
+
+
+def test_period_that_changes_keeps_the_coefficients_and_their_meaning_is_learned_anew():
+    values = patterns(7, 300, seed=12)[:, 0]
+    state, _ = streams.told(MEMBERS["level"], streams.kernel_ticks(values))
+    # The scores say eleven from now on.
+    wrong = jnp.where(jnp.asarray(seasonal.PERIODS) == 11, 0.0, 1e6)
+    tick = streams.kernel_tick(values[::-1][:WINDOW], learn=False)
+
+    after, _ = streams.asked(MEMBERS["level"], state._replace(scores=wrong), tick)
+
+    assert (int(state.period), int(after.period)) == (7, 11)
+    assert np.array_equal(after.regression.coefficients, state.regression.coefficients)
+    assert float(after.regression.learned) == 0.0
+    prior = np.diag(1.0 / np.sqrt(seasonal.PRECISION))
+    np.testing.assert_allclose(after.regression.root, prior)

@@ -246,4 +246,4 @@ def test_an_absent_broker_is_asked_again_by_the_same_client(desk, threads):
         with pytest.raises(Unreachable):
             producer.initialise(0.2)
 
-    assert threads() == before
+    assert threads() <= before  # those of other tests may end meanwhile

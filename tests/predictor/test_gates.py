@@ -20,6 +20,7 @@ from predictor import (
 )
 from predictor import recursive_least_squares as rls
 from predictor.config import Ingestion
+from predictor.kernels.hilbert.seasonal import Profile
 from predictor.kernels.levy.levels import FilterState
 from predictor.kernels.levy.run_length import RunLengthState
 from predictor.kernels.markov.context_tree import TreeState
@@ -152,7 +153,7 @@ def test_unbelievable_value_is_rejected_flagged_and_not_learned(predictor, value
 LEARNED = (
     *(anchors.Anchor, evidence.Evidence, fusion.FusionState, monitors.MonitorState),
     *(regularity.RegularityState, rls.Regression, shift.ShiftState),
-    *(FilterState, GalerkinState, RunLengthState),
+    *(FilterState, GalerkinState, Profile, RunLengthState),
 )
 """What learns from a tick; beside them a state holds features, windows and counters only."""
 

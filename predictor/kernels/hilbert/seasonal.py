@@ -21,7 +21,7 @@ from predictor import recursive_least_squares as rls
 from predictor.config import WINDOW, PredictorConfig
 from predictor.kernels.bank import Member
 from predictor.kernels.base import KernelTick
-from predictor.selection import choose, only_where
+from predictor.selection import choose
 from predictor.types import Array
 
 SHORTEST, LONGEST = 2, 64
@@ -36,6 +36,10 @@ SCORE_LIMIT = 8.0
 REPLACEMENT_RATIO = 0.7
 """A period takes over when its mean squared error is below this part of the active one's."""
 
+DIVISOR_RATIO = 1.05
+"""A divisor of the active period takes over below this part: a multiple errs as much as the period
+itself, and sees each phase less often."""
+
 DEVIATIONS = 3.0
 """Standard deviations of a mean squared error that count against a period that is not active."""
 
@@ -46,25 +50,36 @@ PROFILE_RATE = 0.05
 """Least weight of the newest cycle in the profile."""
 
 CYCLES = 8
-"""Most cycles of the window of which a profile is made when the period changes."""
+"""Most cycles of the window of which a profile is made once the period has changed."""
 
 Form = Literal["difference", "level"]
 
 
+class Profile(NamedTuple):
+    """The mean of many cycles at each phase: `values` `[LONGEST]` in levels, of which the first
+    `period` count; of how many `cycles` it is made; the position of its `origin`, where its first
+    phase was."""
+
+    values: Array
+    cycles: Array
+    origin: Array
+
+    def phase(self, period: Array, position: Array) -> Array:
+        """The phase of a position."""
+        return (position - self.origin) % jnp.maximum(period, SHORTEST)
+
+
 class SeasonalState(NamedTuple):
     """`period`, zero while none is active; `scores` `[periods]`, discounted squared errors;
-    ticks `scored`; the regression with the features behind its last forecast; the `profile`
-    `[LONGEST]`, in levels, of which the first `period` count; of how many `cycles` it is made, and
-    the position of its `origin`, where its first phase was."""
+    ticks `scored`; the regression with the features behind its last forecast; the profile of the
+    active period."""
 
     period: Array
     scores: Array
     scored: Array
     regression: rls.Regression
     features: Array
-    profile: Array
-    cycles: Array
-    origin: Array
+    profile: Profile
 
 
 def _init(config: PredictorConfig) -> SeasonalState:
@@ -75,9 +90,7 @@ def _init(config: PredictorConfig) -> SeasonalState:
         scored=jnp.zeros(()),
         regression=rls.init(PRECISION),
         features=jnp.zeros(PRECISION.size),
-        profile=jnp.zeros(LONGEST),
-        cycles=jnp.zeros(()),
-        origin=jnp.zeros((), jnp.int64),
+        profile=Profile(jnp.zeros(LONGEST), jnp.zeros(()), jnp.zeros((), jnp.int64)),
     )
 
 
@@ -92,9 +105,14 @@ def _errors(form: Form, tick: KernelTick) -> Array:
     return jnp.clip(tick.ratio * error, -SCORE_LIMIT, SCORE_LIMIT)
 
 
+_DISCOUNTS = SCORE_MEMORY ** -(PERIODS + 1.0)
+_DIVIDES = np.arange(LONGEST + 1)[:, None] % PERIODS[None, :] == 0
+
+
 def _active_period(state: SeasonalState, ticks: Array) -> Array:
-    seen = jnp.maximum(state.scored - PERIODS - 1.0, 0.0)
-    counts = (1.0 - SCORE_MEMORY**seen) / (1.0 - SCORE_MEMORY)
+    # What has been summed: (1 − mⁿ) / (1 − m) at n = scored − period − 1, none before that.
+    left = 1.0 - SCORE_MEMORY**state.scored * _DISCOUNTS
+    counts = jnp.maximum(left, 0.0) / (1.0 - SCORE_MEMORY)
     eligible = (ticks >= 2 * PERIODS + 2) & (counts > 0.0)
     # The few ticks by which a long period is judged must not make it look good by accident.
     spread = 1.0 + DEVIATIONS * jnp.sqrt(2.0 / jnp.maximum(counts, 1.0))
@@ -104,7 +122,11 @@ def _active_period(state: SeasonalState, ticks: Array) -> Array:
     current = means[jnp.maximum(state.period - SHORTEST, 0)]
     takes_over = (state.period == 0) | (bounds[best] < REPLACEMENT_RATIO * current)
     found = jnp.isfinite(bounds[best]) & takes_over
-    return jnp.where(found, (best + SHORTEST).astype(jnp.int32), state.period)
+    period = jnp.where(found, (best + SHORTEST).astype(jnp.int32), state.period)
+    shorter = jnp.asarray(_DIVIDES)[period] & (PERIODS < period) & eligible
+    as_good = shorter & (means <= DIVISOR_RATIO * means[jnp.maximum(period - SHORTEST, 0)])
+    divisor = (jnp.argmax(as_good) + SHORTEST).astype(jnp.int32)
+    return jnp.where(jnp.any(as_good), divisor, period)
 
 
 def _newest(form: Form, levels: Array, period: Array) -> Array:
@@ -114,55 +136,53 @@ def _newest(form: Form, levels: Array, period: Array) -> Array:
     return levels[0] - jnp.sum(jnp.where(jnp.arange(WINDOW) < period, levels, 0.0)) / period
 
 
-def _all_of_the_window(form: Form, levels: Array, period: Array) -> Array:
-    """The same at every tick in sight `[WINDOW − 1]`, newest first; without meaning where a cycle
-    is not in sight as a whole."""
+def _cycles_in_sight(form: Form, accepted: Array, period: Array) -> Array:
+    """Cycles of which the window shows what follows next, each with all that it is compared to."""
+    reach = jnp.minimum(accepted, WINDOW)
+    whole = (reach + 1) // period - 1 if form == "level" else (reach - 1) // period
+    return jnp.clip(whole, 1, CYCLES)
+
+
+def _following_in_sight(form: Form, levels: Array, period: Array, cycles: Array) -> Array:
+    """The mean, over these cycles of the window, of what went into the profile one tick on."""
+    counted = jnp.arange(1, CYCLES + 1)
+    places = jnp.minimum(counted * period - 1, WINDOW - 2)
+    inside = counted <= cycles
+    total = jnp.sum(jnp.where(inside, levels[places], 0.0))
     if form == "difference":
-        return levels[:-1] - levels[1:]
-    sums = jnp.concatenate([jnp.zeros(1), jnp.cumsum(levels)])
-    ends = jnp.minimum(jnp.arange(WINDOW - 1) + period, WINDOW)
-    return levels[:-1] - (sums[ends] - sums[: WINDOW - 1]) / period
+        return (total - jnp.sum(jnp.where(inside, levels[places + 1], 0.0))) / cycles
+    # The cycles whose means are taken lie end to end.
+    back = jnp.arange(WINDOW)
+    spanned = (back >= period - 1) & (back < (cycles + 1) * period - 1)
+    return (total - jnp.sum(jnp.where(spanned, levels, 0.0)) / period) / cycles
 
 
-def _made_of_the_window(
-    form: Form, state: SeasonalState, tick: KernelTick, period: Array
-) -> SeasonalState:
-    """A profile of the last cycles in sight, the newest tick at phase zero."""
+def _followed(form: Form, profile: Profile, tick: KernelTick, period: Array) -> Profile:
+    """The profile with what happened now at its phase.
+
+    During the first cycle of a period each phase is made of the window before it is asked for.
+    """
     lag = jnp.maximum(period, SHORTEST)
-    reach = jnp.minimum(tick.accepted, WINDOW) - 1 - (lag if form == "level" else 0)
-    behind = (-jnp.arange(LONGEST)) % lag
-    places = behind[:, None] + lag * jnp.arange(CYCLES)[None, :]
-    cycles = jnp.clip(reach // lag, 1, CYCLES)
-    inside = jnp.arange(CYCLES)[None, :] < cycles
-    values = _all_of_the_window(form, tick.levels, lag)[jnp.minimum(places, WINDOW - 2)]
-    return state._replace(
-        profile=jnp.sum(jnp.where(inside, values, 0.0), axis=1) / cycles,
-        cycles=cycles.astype(jnp.float64),
-        origin=tick.position,
-    )
-
-
-def _phase(state: SeasonalState, position: Array) -> Array:
-    return (position - state.origin) % jnp.maximum(state.period, SHORTEST)
-
-
-def _followed(form: Form, state: SeasonalState, tick: KernelTick) -> SeasonalState:
-    """The profile with what happened now at its phase."""
-    lag = jnp.maximum(state.period, SHORTEST)
-    cycles = state.cycles + 1.0 / lag
+    cycles = profile.cycles + 1.0 / lag
     rate = jnp.maximum(PROFILE_RATE, 1.0 / (cycles + 1.0))
     newest = _newest(form, tick.levels, lag)
-    here = tick.learn & (jnp.arange(LONGEST) == _phase(state, tick.position))
-    return state._replace(
-        profile=state.profile + jnp.where(here, rate, 0.0) * (newest - state.profile),
-        cycles=jnp.where(tick.learn, cycles, state.cycles),
+    phases = jnp.arange(LONGEST)
+    here = tick.learn & (phases == profile.phase(period, tick.position))
+    values = profile.values + jnp.where(here, rate, 0.0) * (newest - profile.values)
+    first = tick.position - profile.origin < lag
+    seen = _cycles_in_sight(form, tick.accepted, lag)
+    following = _following_in_sight(form, tick.levels, lag, seen)
+    made = first & (phases == profile.phase(period, tick.position + 1))
+    return profile._replace(
+        values=jnp.where(made, following, values),
+        cycles=jnp.where(tick.learn, cycles, profile.cycles),
     )
 
 
-def _expected(form: Form, state: SeasonalState, tick: KernelTick) -> Array:
+def _expected(form: Form, profile: Profile, tick: KernelTick, period: Array) -> Array:
     """The next increment by the profile, in typical increments."""
-    lag = jnp.maximum(state.period, SHORTEST)
-    following = state.profile[_phase(state, tick.position + 1)]
+    lag = jnp.maximum(period, SHORTEST)
+    following = profile.values[profile.phase(period, tick.position + 1)]
     now = _newest(form, tick.levels, lag) if form == "level" else 0.0
     return tick.ratio * (following - now)
 
@@ -208,14 +228,18 @@ def seasonal_member(name: str, form: Form) -> Member:
         regression = rls.transport(after.regression, change.stretch, change.shift, change.gain)
         fresh = rls.init(PRECISION)._replace(coefficients=regression.coefficients)
         regression = choose(period != state.period, fresh, regression)
-        after = after._replace(profile=change.stretch * after.profile)
-        after = only_where(
-            period != state.period,
-            lambda old: _made_of_the_window(form, old, tick, period),
-            _followed(form, after, tick),
-        )._replace(period=period)
-        features = _features(form, tick, period, _expected(form, after, tick))
+        begun = Profile(
+            values=change.stretch * after.profile.values,
+            cycles=_cycles_in_sight(form, tick.accepted, jnp.maximum(period, SHORTEST)) * 1.0,
+            origin=tick.position,
+        )
+        kept = begun._replace(cycles=after.profile.cycles, origin=after.profile.origin)
+        profile = choose(period != state.period, begun, kept)
+        profile = _followed(form, profile, tick, period)
+        features = _features(form, tick, period, _expected(form, profile, tick, period))
         increment = jnp.where(period > 0, rls.predict(regression, features), 0.0)
-        return after._replace(regression=regression, features=features), increment
+        return after._replace(
+            period=period, regression=regression, features=features, profile=profile
+        ), increment
 
     return Member(name, _init, step)

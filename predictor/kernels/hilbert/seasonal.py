@@ -123,7 +123,7 @@ def _active_period(state: SeasonalState, ticks: Array) -> Array:
     takes_over = (state.period == 0) | (bounds[best] < REPLACEMENT_RATIO * current)
     found = jnp.isfinite(bounds[best]) & takes_over
     period = jnp.where(found, (best + SHORTEST).astype(jnp.int32), state.period)
-    shorter = jnp.asarray(_DIVIDES)[period] & (PERIODS < period) & eligible
+    shorter = jnp.asarray(_DIVIDES)[period] & (period > PERIODS) & eligible
     as_good = shorter & (means <= DIVISOR_RATIO * means[jnp.maximum(period - SHORTEST, 0)])
     divisor = (jnp.argmax(as_good) + SHORTEST).astype(jnp.int32)
     return jnp.where(jnp.any(as_good), divisor, period)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from predictor import aggregation, evidence, transport
 from predictor.config import WARM_UP_TICKS, PredictorConfig
-from predictor.types import KERNELS, Array
+from predictor.types import KERNELS, Array, Scalar
 
 ERROR_LIMIT = 50.0
 """Bound on an error, in typical increments."""
@@ -137,6 +137,22 @@ def relative_variance(variance: Array, long_variance: Array) -> Array:
     return jnp.where(known, variance / jnp.where(known, long_variance, 1.0), 1.0)
 
 
+def _epsilon(config: PredictorConfig, ratio: Scalar) -> Array:
+    """Regularisation of the transport at this relative variance."""
+    rules = config.fusion
+    return jnp.maximum(
+        rules.sinkhorn_epsilon_min,
+        rules.sinkhorn_epsilon_0 * (1.0 + rules.sinkhorn_alpha * jnp.sqrt(ratio)),
+    )
+
+
+def tempered(target: Array, temperature: Array) -> Array:
+    """The target `[k]` on the simplex at a temperature above its own: in turmoil the evidence
+    counts for less, and where the regularisation grows without limit all kernels weigh the same."""
+    hotter = target ** (1.0 / jnp.maximum(temperature, 1.0))
+    return hotter / jnp.sum(hotter)
+
+
 def move(
     config: PredictorConfig,
     state: FusionState,
@@ -158,13 +174,11 @@ def move(
         rules.learning_rate_maximum,
     )
     step_size = jnp.maximum(step_size, 1.0 / (state.learned + 1.0))
+    epsilon = _epsilon(config, ratio)
     target = jnp.sum(_targets(state) * state.targets.weights[:, None], axis=0)
+    target = tempered(target, epsilon / _epsilon(config, 1.0))
     moved = jnp.maximum(state.weights + step_size * (target - state.weights), 0.0)
     moved = moved / jnp.sum(moved)
-    epsilon = jnp.maximum(
-        rules.sinkhorn_epsilon_min,
-        rules.sinkhorn_epsilon_0 * (1.0 + rules.sinkhorn_alpha * jnp.sqrt(ratio)),
-    )
     cost = transport.kernel_cost(said.kernels, jnp.sqrt(variance), robust, rules.huber_delta)
     result = transport.sinkhorn(
         cost, state.weights, moved, epsilon, state.scaling, rules.sinkhorn_iterations

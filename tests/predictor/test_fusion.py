@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy import stats
 
 from predictor import fusion
 from predictor.config import Fusion, PredictorConfig
@@ -105,8 +106,9 @@ def test_shock_of_a_hundred_standard_deviations_leaves_weights_and_transport_fin
 
     assert np.max(np.abs(np.asarray(weights).sum(axis=1) - 1.0)) < 1e-10
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(info))
-    # The right kernel is as right as before: all its errors have grown alike.
-    assert np.min(np.asarray(weights)[200:, 2]) > 0.8
+    # The right kernel is as right as before, and counts for less while the shock is news.
+    assert np.all(np.argmax(np.asarray(weights)[200:], axis=1) == 2)
+    assert 0.26 < float(weights[-1, 2]) < 0.8 < float(weights[199, 2])
 
 
 def test_step_size_follows_relative_volatility_within_its_bounds():
@@ -128,6 +130,19 @@ def test_regularisation_grows_with_volatility_and_is_a_tenth_and_a_half_at_calm(
 
     # ε₀ (1 + α √ratio) with ε₀ = 0.1 and α = 0.5
     np.testing.assert_allclose(epsilons, [0.1, 0.15, 0.25])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_target_becomes_uniform_as_the_regularisation_grows_and_is_itself_at_calm(seed):
+    target = np.random.default_rng(seed).dirichlet(np.full(4, 0.05)) + 1e-12
+    target /= target.sum()
+
+    calm, hotter, hot = (fusion.tempered(target, jnp.asarray(t)) for t in (0.5, 1.5, 1e4 / 0.15))
+
+    np.testing.assert_allclose(calm, target)
+    np.testing.assert_allclose(hot, 0.25, atol=0.01)
+    assert stats.entropy(target) < stats.entropy(np.asarray(hotter)) < np.log(4.0)
+    assert np.array_equal(np.argsort(hotter), np.argsort(target))
 
 
 def test_shrinkage_leaves_a_useless_kernel_at_persistence():

@@ -3,6 +3,7 @@
 Errors are standardised by those of the currently best expert, so that a difference counts by
 what it is worth against the noise that no expert escapes, whatever the unit and whatever the
 worst expert does. The share keeps every expert within reach of a few hundred ticks.
+Rate and share fall with the age of the record to what they are in a long one.
 
 **Source:** Herbster and Warmuth (1998), *Tracking the best expert*, Machine Learning 32,
 151-178.
@@ -25,8 +26,18 @@ VARIANCE_MEMORY = 0.02
 SMALLEST_UNIT = 1e-9
 """Floor of the unit of errors, for series that an expert forecasts exactly."""
 
-SHARE = 0.001
-"""Weight that is spread over all experts at each tick."""
+SHARE = 0.0005
+"""Weight that is spread over all experts at each tick of a long record."""
+
+EARLY_SHARE = 0.3
+"""That weight times the ticks before: what a short record says may soon turn out otherwise."""
+
+EARLY_TICKS = 200.0
+"""Up to so many ticks weights learn faster, by the root of the time: the experts of a short series
+have to be told apart within tens of ticks."""
+
+BELIEVED = 0.5
+"""Rate of a Gaussian likelihood that is believed, beyond which being early is no reason to go."""
 
 
 class Evidence(NamedTuple):
@@ -47,20 +58,31 @@ def unit_of(state: Evidence) -> Array:
     return jnp.maximum(jnp.sqrt(jnp.min(state.variances)), SMALLEST_UNIT)
 
 
+def rate_at(rate: Scalar, scored: Array) -> Array:
+    """Learning rate after so many ticks, where it is `rate` in a long record."""
+    faster = rate * jnp.sqrt(EARLY_TICKS / (scored + 1.0))
+    return jnp.maximum(rate, jnp.minimum(faster, BELIEVED))
+
+
+def share_at(scored: Array) -> Array:
+    """Weight that is spread over all experts after so many ticks."""
+    return jnp.maximum(SHARE, EARLY_SHARE / (scored + 10.0))
+
+
 def learn(state: Evidence, errors: Array, rate: Scalar) -> Evidence:
     """Fold in the experts' errors `[k]`; `rate` is the learning rate per squared standard
-    deviation, ½ for a Gaussian likelihood that is believed."""
+    deviation of a long record."""
     bounded = jnp.clip(errors / unit_of(state), -ERROR_LIMIT, ERROR_LIMIT)
-    loss = jnp.where(state.scored > 0.0, rate * jnp.square(bounded), 0.0)
+    loss = jnp.where(state.scored > 0.0, rate_at(rate, state.scored) * jnp.square(bounded), 0.0)
     weights = state.weights * jnp.exp(jnp.min(loss) - loss)
     weights = weights / jnp.sum(weights)
-    share = SHARE / weights.shape[0]
+    spread = share_at(state.scored)
     scored = state.scored + 1.0
     speed = jnp.maximum(VARIANCE_MEMORY, 1.0 / scored)
     limits = jnp.where(state.variances > 0.0, ERROR_LIMIT**2 * state.variances, jnp.inf)
     squared = jnp.minimum(jnp.square(errors), limits)
     return Evidence(
-        weights=(1.0 - SHARE) * weights + share,
+        weights=(1.0 - spread) * weights + spread / weights.shape[0],
         variances=state.variances + speed * (squared - state.variances),
         scored=scored,
     )

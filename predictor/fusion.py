@@ -21,6 +21,9 @@ from predictor.types import KERNELS, Array, Scalar
 ERROR_LIMIT = 50.0
 """Bound on an error, in typical increments."""
 
+EARLY_STEPS = 10.0
+"""Ticks after which half of the way to the target is gone at once; less later, down to the rule."""
+
 RESET_SHARE = 0.0125
 ENTROPY_WINDOW_LIMITS = (10.0, 500.0)
 DOMAIN_LENGTH_SQUARED = 20.0
@@ -173,7 +176,7 @@ def move(
         rules.learning_rate_minimum,
         rules.learning_rate_maximum,
     )
-    step_size = jnp.maximum(step_size, 1.0 / (state.learned + 1.0))
+    step_size = jnp.maximum(step_size, EARLY_STEPS / (state.learned + EARLY_STEPS))
     epsilon = _epsilon(config, ratio)
     target = jnp.sum(_targets(state) * state.targets.weights[:, None], axis=0)
     target = tempered(target, epsilon / _epsilon(config, 1.0))

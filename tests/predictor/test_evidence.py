@@ -36,7 +36,8 @@ def losses_of(errors: np.ndarray, states: evidence.Evidence) -> np.ndarray:
     variances = np.asarray(states.variances)
     unit = np.sqrt(variances[:-1].min(axis=1, keepdims=True))
     limit = evidence.ERROR_LIMIT
-    losses = RATE * np.square(np.clip(errors[1:] / unit, -limit, limit))
+    rates = np.asarray(evidence.rate_at(RATE, np.arange(1.0, errors.shape[0])))
+    losses = rates[:, None] * np.square(np.clip(errors[1:] / unit, -limit, limit))
     return np.concatenate([np.zeros((1, errors.shape[1])), losses])
 
 
@@ -49,14 +50,14 @@ def test_weights_equal_the_fixed_share_of_herbster_and_warmuth():
     for row, loss in enumerate(losses_of(errors, states)):
         posterior = weights * np.exp(-loss)
         posterior /= posterior.sum()
-        pool = evidence.SHARE * posterior
+        pool = float(evidence.share_at(row)) * posterior
         # Each expert gives its share away, and all of it is spread evenly.
         weights = posterior - pool + pool.sum() / 3.0
         np.testing.assert_allclose(states.weights[row], weights, rtol=1e-9)
 
 
 def test_weights_under_constant_errors_rest_at_the_fixed_point_of_loss_and_share():
-    states = learned(np.tile([1.0, 2.0], (400, 1)))
+    states = learned(np.tile([1.0, 2.0], (1000, 1)))
 
     # Odds of the worse expert fall by exp(−rate · 3) a tick, until the share gives as much back.
     worse, factor = 0.5, np.exp(-3.0 * RATE)
@@ -80,9 +81,22 @@ def test_regret_to_experts_that_take_turns_keeps_the_bound_of_the_theorem(seed):
     before = np.concatenate([np.full((1, 3), 1.0 / 3.0), np.asarray(states.weights)[:-1]])
     mixed = -np.log(np.sum(before * np.exp(-losses), axis=1)).sum()
     comparator = losses[:400, 0].sum() + losses[400:, 2].sum()
-    share = evidence.SHARE
-    bound = np.log(3.0) + np.log(3.0 / share) - 800 * np.log(1.0 - share)
+    shares = np.asarray(evidence.share_at(np.arange(800.0)))
+    # The theorem counts one share; here each tick's own, and that of the tick of the change.
+    bound = np.log(3.0) + np.log(3.0 / shares[399]) - np.sum(np.log(1.0 - shares))
     assert mixed - comparator <= bound
+
+
+def test_rate_and_share_fall_with_the_age_of_the_record_to_those_of_a_long_one():
+    ages = np.arange(1000.0)
+
+    rates, shares = (np.asarray(f) for f in (evidence.rate_at(RATE, ages), evidence.share_at(ages)))
+
+    assert np.all(np.diff(rates) <= 0.0)
+    assert np.all(np.diff(shares) <= 0.0)
+    assert (rates[0], rates[-1]) == (evidence.BELIEVED, RATE)
+    assert (shares[0], shares[-1]) == (pytest.approx(0.03), evidence.SHARE)
+    assert float(evidence.rate_at(0.8, 0.0)) == 0.8
 
 
 def test_variances_are_moving_averages_that_start_as_means():
@@ -113,7 +127,7 @@ def test_weights_do_not_depend_on_the_unit_nor_on_the_tick_at_which_it_changes(u
 
 
 def test_one_error_moves_the_odds_by_no_more_than_the_limit_allows():
-    states = learned(errors_of_experts(5, 100, [0.1, 0.1]))
+    states = learned(errors_of_experts(5, 250, [0.1, 0.1]))
     state = evidence.Evidence(*(leaf[-1] for leaf in states))
 
     after = evidence.learn(state, jnp.asarray([0.0, 1e9]), RATE)

@@ -112,7 +112,7 @@ def test_shock_of_a_hundred_standard_deviations_leaves_weights_and_transport_fin
 
 
 def test_step_size_follows_relative_volatility_within_its_bounds():
-    raw, target = stream_where_one_is_right(1, 0, 150)
+    raw, target = stream_where_one_is_right(1, 0, 250)
     calm, middle, wild = (
         float(np.asarray(follow(raw, target, variance)[2].step_size)[-1])
         for variance in (0.01, 1.0, 100.0)

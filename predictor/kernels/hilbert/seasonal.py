@@ -45,6 +45,8 @@ DEVIATIONS = 3.0
 
 MEMORY = 0.998
 PRECISION = np.ones(9)
+PRIOR = np.eye(9)[8]
+"""Coefficients before anything is learned: what the profile expects."""
 
 PROFILE_RATE = 0.05
 """Least weight of the newest cycle in the profile."""
@@ -88,7 +90,7 @@ def _init(config: PredictorConfig) -> SeasonalState:
         period=jnp.zeros((), jnp.int32),
         scores=jnp.zeros(PERIODS.size),
         scored=jnp.zeros(()),
-        regression=rls.init(PRECISION),
+        regression=rls.init(PRECISION)._replace(coefficients=jnp.asarray(PRIOR)),
         features=jnp.zeros(PRECISION.size),
         profile=Profile(jnp.zeros(LONGEST), jnp.zeros(()), jnp.zeros((), jnp.int64)),
     )

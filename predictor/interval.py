@@ -46,7 +46,13 @@ LARGEST_RATIO = 1e12
 LIKELIHOOD_MEMORY = 0.995
 DEGREES_OF_FREEDOM = 5.0
 SMALLEST_QUANTILE = 0.05
-EARLY_INFLATION_TICKS = 4.0
+EARLY_TICKS = 400.0
+"""Up to so many ticks the quantiles take longer steps, by the root of the time, and the variance is
+inflated: the errors to come are larger than those that volatilities, weights and coefficients were
+fitted to."""
+
+INFLATION_TICKS = 12.0
+"""What is added to the variance early on, as its part times the ticks scored."""
 
 
 class IntervalState(NamedTuple):
@@ -120,7 +126,8 @@ def score(config: PredictorConfig, state: IntervalState, error: Array) -> Interv
     standardised = jnp.where(
         state.scale > 0.0, error / jnp.where(state.scale > 0, state.scale, 1.0), 0.0
     )
-    step = config.interval.quantile_step
+    longer = jnp.maximum(1.0, jnp.sqrt(EARLY_TICKS / (state.scored + 1.0)))
+    step = config.interval.quantile_step * longer
     below = standardised < normal + state.lower
     above = standardised > -normal + state.upper
     track = warm & (state.scale > 0.0)
@@ -155,9 +162,9 @@ def bounds(
     score_ = jnp.where(exists, state.likelihood, -jnp.inf)
     weights = jnp.exp(score_ - jnp.max(score_))
     weights = weights / jnp.sum(weights)
-    inflation = 1.0 + EARLY_INFLATION_TICKS / jnp.maximum(state.scored, 1)
-    early = state.scored < WARM_UP_TICKS
-    variance = jnp.sum(weights * variances) * jnp.where(early, inflation, 1.0)
+    scored = jnp.clip(state.scored, 1.0, EARLY_TICKS)
+    inflation = 1.0 + INFLATION_TICKS * (1.0 / scored - 1.0 / EARLY_TICKS)
+    variance = jnp.sum(weights * variances) * inflation
     scale = jnp.sqrt(variance)
     normal = special.ndtri(0.5 * (1.0 - config.interval.coverage))
     lower = jnp.minimum(mean + (normal + state.lower) * scale, mean)

@@ -70,6 +70,19 @@ def test_normal_errors_get_nearly_the_optimal_width():
     assert np.mean((upper - lower)[500:]) == pytest.approx(3.92, rel=0.07)
 
 
+@pytest.mark.parametrize(
+    ("growth", "least", "most"), [(0.0, 0.95, 0.965), (1.0 / 150.0, 0.92, 0.95)]
+)
+def test_short_records_are_covered_too_and_nearly_so_where_volatility_grows(growth, least, most):
+    ticks = np.arange(200)
+    errors = np.random.default_rng(4).normal(size=(200, 256)) * np.exp(growth * ticks)[:, None]
+
+    _, lower, upper = bounds(errors)
+
+    inside = (lower <= errors) & (errors <= upper)
+    assert least <= inside[25:].mean() <= most
+
+
 def test_volatility_that_doubles_is_followed_within_fifty_ticks():
     errors = np.random.default_rng(3).normal(size=(1500, 64))
     errors[1000:] *= 3.0

@@ -37,12 +37,14 @@ def rig(broker: Broker, unique_name: Callable[[str], str], tmp_path) -> Iterator
         tmp_path,
         USP__KAFKA__STATIC_MEMBERSHIP="false",
     )
-    worker = made.start("first")
-    made.send_walks(assets=20, ticks=400, seed=1)
-    made.read_until_answered()
-    assert worker.terminate() == 0
-    yield made
-    made.close()
+    try:
+        worker = made.start("first")
+        made.send_walks(assets=20, ticks=400, seed=1)
+        made.read_until_answered()
+        assert worker.terminate() == 0
+        yield made
+    finally:
+        made.close()
 
 
 class Bench:

@@ -37,7 +37,8 @@ from producers.client import TransactionalProducer
 from schemas.codec import decode_record, load_schema
 
 PARTITIONS = 4
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 240.0
+"""Time for a start that finds no compiled step, beside other work; nothing sleeps for it."""
 STOP_SECONDS = 25.0
 """What is promised of a stop, whatever the worker and its broker are doing."""
 
@@ -111,10 +112,6 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = PATIENCE
         time.sleep(0.02)
 
 
-COMPILE_SECONDS = 240.0
-"""Time for a start that finds no compiled step, beside other work."""
-
-
 class WorkerProcess:
     """`usp run` as a process; `events` are its log lines so far."""
 
@@ -136,7 +133,7 @@ class WorkerProcess:
 
     def ended(self) -> int:
         """The exit code of a worker that ends by itself, and may have to compile first."""
-        return self.process.wait(COMPILE_SECONDS)
+        return self.process.wait(PATIENCE_SECONDS)
 
     def terminate(self) -> int:
         """SIGTERM, and the exit code, which has to come in time."""

@@ -47,12 +47,16 @@ class Cluster:
     def __init__(self, config: Config) -> None:
         self._address = config.kafka.bootstrap_servers
         # A refused log-in reaches the client's callback only; calls just run into their timeout.
-        self._complaints: deque[KafkaError] = deque(maxlen=100)
+        refusal = self._refusal = deque[KafkaError](maxlen=1)
+
+        # It does not refer to this object: a cycle would leave the end of the client to the
+        # garbage collector, which may run in a thread of librdkafka, where it must not end.
+        def note(error: KafkaError) -> None:
+            if error.code() in REFUSED_CREDENTIALS:
+                refusal.append(error)
+
         settings = common(self._address, config.instance, config.kafka.extra)
-        # The callback does not refer to this object: a cycle would leave the end of the client to
-        # the garbage collector, which may run in a thread of librdkafka, where it must not end.
-        noted = {**settings, "error_cb": self._complaints.append}
-        self._admin = make_client(config, AdminClient, noted)
+        self._admin = make_client(config, AdminClient, {**settings, "error_cb": note})
 
     def topics(self, timeout_seconds: float) -> dict[str, int]:
         """Partition count by topic; waits up to the timeout for the cluster to answer."""
@@ -68,9 +72,10 @@ class Cluster:
                 }
             except KafkaException as error:
                 self._admin.poll(0)
-                for complaint in (error.args[0], *self._complaints):
-                    if complaint.code() in REFUSED_CREDENTIALS:
-                        raise _refused(complaint) from None
+                if error.args[0].code() in REFUSED_CREDENTIALS:
+                    raise _refused(error.args[0]) from None
+                if self._refusal:
+                    raise _refused(self._refusal[0]) from None
                 if time.monotonic() >= deadline:
                     raise unreachable(self._address, timeout_seconds) from None
                 time.sleep(0.05)

@@ -46,6 +46,7 @@ LARGEST_RATIO = 1e12
 LIKELIHOOD_MEMORY = 0.995
 DEGREES_OF_FREEDOM = 5.0
 SMALLEST_QUANTILE = 0.05
+
 EARLY_TICKS = 400.0
 """Up to so many ticks the quantiles take longer steps, by the root of the time, and the variance is
 inflated: the errors to come are larger than those that volatilities, weights and coefficients were

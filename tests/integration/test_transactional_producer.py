@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from live_services import Broker, wait_until
 
 from consumers.settings import common
@@ -235,7 +235,14 @@ def test_a_setting_that_the_client_refuses_is_named(desk, name, value):
         desk.producer(**{name: value}).initialise(SECONDS)
 
 
-def test_an_absent_broker_is_asked_again_by_the_same_client(desk, threads):
+def test_an_absent_broker_is_asked_again_by_the_same_client(desk, threads, monkeypatch):
+    made: list[Producer] = []
+
+    def make(settings):
+        made.append(Producer(settings))
+        return made[-1]
+
+    monkeypatch.setattr("producers.client.Producer", make)
     base = common("127.0.0.1:1", "nobody", {"log_level": "0"})
     producer = TransactionalProducer(base, "nobody", 1000, MAXIMUM_BYTES)
     with pytest.raises(Unreachable):
@@ -246,4 +253,5 @@ def test_an_absent_broker_is_asked_again_by_the_same_client(desk, threads):
         with pytest.raises(Unreachable):
             producer.initialise(0.2)
 
+    assert len(made) == 1
     assert threads() <= before  # those of other tests may end meanwhile

@@ -12,7 +12,9 @@ from predictor import FunctionalPredictor, PredictorConfig
 from tests.predictor.streams import TILE, Compilations
 
 # The first example of a property compiles, which no deadline per example allows for.
-settings.register_profile("compiled", deadline=None, max_examples=50, derandomize=True)
+settings.register_profile(
+    "compiled", settings.get_profile("repeatable"), deadline=None, max_examples=50
+)
 settings.load_profile("compiled")
 
 

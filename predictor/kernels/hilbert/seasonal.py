@@ -66,9 +66,9 @@ class Profile(NamedTuple):
     cycles: Array
     origin: Array
 
-    def phase(self, period: Array, position: Array) -> Array:
-        """The phase of a position."""
-        return (position - self.origin) % jnp.maximum(period, SHORTEST)
+    def phase(self, lag: Array, position: Array) -> Array:
+        """The phase of a position, `lag` ticks being the period."""
+        return (position - self.origin) % lag
 
 
 class SeasonalState(NamedTuple):
@@ -159,41 +159,43 @@ def _following_in_sight(form: Form, levels: Array, period: Array, cycles: Array)
     return (total - jnp.sum(jnp.where(spanned, levels, 0.0)) / period) / cycles
 
 
-def _followed(form: Form, profile: Profile, tick: KernelTick, period: Array) -> Profile:
-    """The profile with what happened now at its phase.
+def _followed(form: Form, profile: Profile, tick: KernelTick, lag: Array, begins: Array) -> Profile:
+    """The profile with what happened now at its phase, from here on where its period `begins`.
 
     During the first cycle of a period each phase is made of the window before it is asked for.
     """
-    lag = jnp.maximum(period, SHORTEST)
+    seen = _cycles_in_sight(form, tick.accepted, lag)
+    profile = Profile(
+        values=tick.change.stretch * profile.values,
+        cycles=jnp.where(begins, seen, profile.cycles),
+        origin=jnp.where(begins, tick.position, profile.origin),
+    )
     cycles = profile.cycles + 1.0 / lag
     rate = jnp.maximum(PROFILE_RATE, 1.0 / (cycles + 1.0))
     newest = _newest(form, tick.levels, lag)
     phases = jnp.arange(LONGEST)
-    here = tick.learn & (phases == profile.phase(period, tick.position))
+    here = tick.learn & (phases == profile.phase(lag, tick.position))
     values = profile.values + jnp.where(here, rate, 0.0) * (newest - profile.values)
     first = tick.position - profile.origin < lag
-    seen = _cycles_in_sight(form, tick.accepted, lag)
     following = _following_in_sight(form, tick.levels, lag, seen)
-    made = first & (phases == profile.phase(period, tick.position + 1))
+    made = first & (phases == profile.phase(lag, tick.position + 1))
     return profile._replace(
         values=jnp.where(made, following, values),
         cycles=jnp.where(tick.learn, cycles, profile.cycles),
     )
 
 
-def _expected(form: Form, profile: Profile, tick: KernelTick, period: Array) -> Array:
+def _expected(form: Form, profile: Profile, tick: KernelTick, lag: Array) -> Array:
     """The next increment by the profile, in typical increments."""
-    lag = jnp.maximum(period, SHORTEST)
-    following = profile.values[profile.phase(period, tick.position + 1)]
+    following = profile.values[profile.phase(lag, tick.position + 1)]
     now = _newest(form, tick.levels, lag) if form == "level" else 0.0
     return tick.ratio * (following - now)
 
 
-def _features(form: Form, tick: KernelTick, period: Array, expected: Array) -> Array:
+def _features(form: Form, tick: KernelTick, lag: Array, expected: Array) -> Array:
     """`[9]`: constant, level, recent increments, the last two cycles at this phase, and what the
     profile expects."""
     levels, increments = tick.levels, tick.increments
-    lag = jnp.maximum(period, SHORTEST)
     enough = (2 * lag <= WINDOW - 2) & (tick.accepted > 2 * lag)
     twice = jnp.where(enough, 2 * lag, lag)
 
@@ -205,8 +207,7 @@ def _features(form: Form, tick: KernelTick, period: Array, expected: Array) -> A
     else:
         cycles = [increments[lag - 1], increments[lag], increments[twice - 1]]
     rest = [increments[0], increments[1], *cycles, over_present(lag), expected]
-    values = jnp.stack([jnp.ones(()), levels[0], *rest])
-    return jnp.where(period > 0, values, 0.0)
+    return jnp.stack([jnp.ones(()), levels[0], *rest])
 
 
 def seasonal_member(name: str, form: Form) -> Member:
@@ -230,15 +231,10 @@ def seasonal_member(name: str, form: Form) -> Member:
         regression = rls.transport(after.regression, change.stretch, change.shift, change.gain)
         fresh = rls.init(PRECISION)._replace(coefficients=regression.coefficients)
         regression = choose(period != state.period, fresh, regression)
-        begun = Profile(
-            values=change.stretch * after.profile.values,
-            cycles=_cycles_in_sight(form, tick.accepted, jnp.maximum(period, SHORTEST)) * 1.0,
-            origin=tick.position,
-        )
-        kept = begun._replace(cycles=after.profile.cycles, origin=after.profile.origin)
-        profile = choose(period != state.period, begun, kept)
-        profile = _followed(form, profile, tick, period)
-        features = _features(form, tick, period, _expected(form, profile, tick, period))
+        lag = jnp.maximum(period, SHORTEST)
+        profile = _followed(form, after.profile, tick, lag, period != state.period)
+        features = _features(form, tick, lag, _expected(form, profile, tick, lag))
+        features = jnp.where(period > 0, features, 0.0)
         increment = jnp.where(period > 0, rls.predict(regression, features), 0.0)
         return after._replace(
             period=period, regression=regression, features=features, profile=profile

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from live_services import Broker, wait_until
 
+from consumers.offsets import Offsets
 from consumers.settings import common
 from producers.client import (
     Fenced,
@@ -49,12 +50,16 @@ class Desk:
         return [Outgoing(self.topic, partition, b"key", value, 0, []) for value in values]
 
     def group_metadata(self) -> object:
+        group = self.name("group")
+        # The first group of a new broker waits for its coordinator here, as a worker does before it
+        # has anything to commit: librdkafka's transactions may wait for that for ever.
+        offsets = Offsets(
+            common(self.broker.bootstrap_servers, "desk", {"log_level": "0"}), group, 1
+        )
+        offsets.committed(self.topic, [0], SECONDS)
+        offsets.close()
         consumer = Consumer(
-            {
-                "bootstrap.servers": self.broker.bootstrap_servers,
-                "group.id": self.name("group"),
-                "log_level": 0,
-            }
+            {"bootstrap.servers": self.broker.bootstrap_servers, "group.id": group, "log_level": 0}
         )
         metadata = consumer.consumer_group_metadata()
         consumer.close()

@@ -8,7 +8,9 @@ Gaussian noise and AR(1), in nats that accumulate from tick to tick, with hyster
 
 Robust means that the exponent is below its threshold by more than its error; it changes the
 transport cost and nothing else. An emergency is robust *and* a significant drop below the
-exponent's own trailing median, so that a signal that was always rough is none.
+exponent's own trailing median, so that a signal that was always rough is none. Where the
+increments follow no law of an exponent, as those of seasons and oscillations do, the exponent
+errs by more than its standard error, and a drop counts for as much less.
 
 **Source:** Kantelhardt et al. (2002), *Multifractal detrended fluctuation analysis of
 nonstationary time series*, Physica A 316, 87-114, for exponents of the running sum; Wald
@@ -96,10 +98,12 @@ class RegularityState(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What one window says: both exponents, `nats` for stationarity, and whether it `moves`."""
+    """What one window says: both exponents, the `misfits` `[2]` of their laws (path, profile),
+    `nats` for stationarity, and whether it `moves`."""
 
     path: HolderEstimate
     profile: HolderEstimate
+    misfits: Array
     nats: Array
     moves: Array
 
@@ -138,7 +142,8 @@ def read(window: Array) -> Reading:
     moves = (limit > 0.0) & jnp.isfinite(limit)
     increments = jnp.where(moves, jnp.clip(increments, -limit, limit), 1.0)
     laws = _laws()
-    losses = sine_powers(increments) @ jnp.asarray(laws.weights)
+    powers = sine_powers(increments)
+    losses = powers @ jnp.asarray(laws.weights)
     count = laws.path.exponents.size
     path, profile = losses[:count], losses[count : 2 * count]
     first_path = int(np.searchsorted(laws.path.exponents, ROUGHEST_PATH))
@@ -146,9 +151,19 @@ def read(window: Array) -> Reading:
     return Reading(
         path=best(laws.path, path),
         profile=best(laws.profile, profile),
+        misfits=jnp.stack(
+            [_misfit(laws.path, powers, path), _misfit(laws.profile, powers, profile)]
+        ),
         nats=jnp.clip(0.5 * INCREMENTS * jnp.log(ratio), -MOST_EVIDENCE, MOST_EVIDENCE),
         moves=moves,
     )
+
+
+def _misfit(laws: Family, powers: Array, losses: Array) -> Array:
+    """Scatter of the powers `[n]` about the most likely of the laws, over what it is where that
+    law is true: their ratios to their expectations have a variance of two."""
+    ratios = powers * jnp.asarray(laws.weights.T)[jnp.argmin(losses)]
+    return jnp.sqrt(0.5 * jnp.var(ratios)) / jnp.mean(ratios)
 
 
 def _classify(state: RegularityState, reading: Reading) -> RegularityState:
@@ -173,7 +188,8 @@ def _judge(config: PredictorConfig, state: RegularityState, reading: Reading) ->
     entered = exponent + ONE_SIDED_95 * error < rules.holder_threshold
     stayed = exponent < rules.holder_threshold + rules.holder_hysteresis
     robust = jnp.where(state.robust, stayed, entered)
-    drop = _significance_of_drop(state, exponent)
+    misfit = jnp.where(state.stationary, reading.misfits[1], reading.misfits[0])
+    drop = _significance_of_drop(state, exponent) / jnp.maximum(misfit, 1.0)
     fell = drop > jnp.where(state.emergency, EXIT_DROP, ENTRY_DROP)
     due = state.measured % SPACING == 0
     slot = (state.measured // SPACING) % HISTORY

@@ -138,6 +138,22 @@ def test_form_changes_only_beyond_two_nats_and_starts_afresh(already, evidence, 
     assert bool(np.isnan(state.history[1])) is changed
 
 
+def test_laws_of_an_exponent_fit_their_own_paths_and_misfit_seasons():
+    random = np.random.default_rng(11)
+    paths = np.cumsum(fractional_noise(random, 0.4, WINDOW, 200), axis=0)
+    waves = np.sin(2.0 * np.pi * np.arange(WINDOW) / 12.0)[:, None]
+    waves = waves + 0.1 * random.normal(size=(WINDOW, 200))
+
+    of_paths, of_waves = (
+        np.asarray(jax.vmap(regularity.read, in_axes=1)(jnp.asarray(values)).misfits)
+        for values in (paths, waves)
+    )
+
+    assert np.mean(of_paths[:, 0]) == pytest.approx(1.0, abs=0.05)
+    assert np.quantile(of_paths[:, 0], 0.95) < 1.4
+    assert np.min(of_waves) > 2.0
+
+
 def test_drop_from_a_history_shorter_than_a_window_is_no_emergency():
     short = known(0.2, 0.6)._replace(
         history=jnp.where(jnp.arange(HISTORY) < regularity.FEWEST - 1, 0.6, jnp.nan)
@@ -267,6 +283,18 @@ def test_smooth_waves_are_neither_robust_nor_an_emergency():
     states = trace(noisy_sine(np.random.default_rng(9), 1500, 8))
 
     assert np.mean(states.robust) < 0.05
+    assert not np.any(states.emergency)
+
+
+def test_season_that_grows_faster_is_robust_but_no_emergency():
+    random = np.random.default_rng(5)
+    ticks = np.arange(2000)[:, None]
+    period = np.where(ticks < 1000, 48, 5)
+    season = np.sin(2.0 * np.pi * ticks / period)
+
+    states = trace(season + 0.2 * random.normal(size=(2000, 8)))
+
+    assert np.mean(states.robust[1000:]) > 0.5
     assert not np.any(states.emergency)
 
 

@@ -21,10 +21,24 @@ class TestKernels(KernelContract):
 def test_signature_depth_sets_the_number_of_words(depth, words):
     config = PredictorConfig(signature=Signature(signature_depth=depth))
 
-    (state,) = signature.KERNEL.init(config).members
+    state, _ = signature.KERNEL.init(config).members
 
     # A constant, the level, the words, and an increment where that makes the number even.
     assert state.features.shape == (2 + words + words % 2,)
+
+
+def test_signature_alone_follows_a_law_that_changes(predictor: FunctionalPredictor):
+    random = np.random.default_rng(9)
+    before = streams.autoregression(random, [0.8], 1500, 8)
+    after = streams.autoregression(random, [-0.7], 300, 8)
+    values = np.concatenate([before, after])
+
+    _, result = streams.run(predictor, values)
+
+    late = slice(1600, -1)
+    error = values[1601:] - result.kernel_predictions[late, :, 3]
+    # The noise is one; persistence errs by 1.85.
+    assert streams.root_mean_square(error) < 1.10
 
 
 def test_reference_is_what_the_forecast_aims_at(predictor: FunctionalPredictor):

@@ -78,13 +78,16 @@ def follow(anchor: Anchor, window: Array, ticks: Array) -> tuple[Anchor, Change]
     # A level that rests while it steps at times still needs a spread to be measured with.
     spread = jnp.maximum(spread, 0.5 * unit)
     recent = jnp.mean(window[:RECENT])
+    # A value that is repeated says nothing about the spread of those to come: after a freeze
+    # the old coordinates fit again.
+    moves = 2.0 * jnp.sum(increments != 0.0) > count
 
     is_set = anchor.unit > 0.0
     early = jnp.any(ticks == np.array(EARLY_TICKS))
     drifted = (
         (jnp.abs(recent - anchor.centre) > DRIFT_LIMIT * anchor.spread)
         | (spread > GROWTH_LIMIT * anchor.spread)
-        | (spread * SHRINKAGE_LIMIT < anchor.spread)
+        | (moves & (spread * SHRINKAGE_LIMIT < anchor.spread))
     )
     late = ticks > EARLY_TICKS[-1]
     due = (early | (late & (drifted | ~is_set))) & (unit > 0.0)

@@ -127,6 +127,16 @@ def test_coordinates_are_left_when_the_level_or_the_spread_has_left_them(level, 
     assert bool(change.restart) is due
 
 
+def test_coordinates_outlast_a_long_freeze():
+    values = 5.0 + noise(600)
+    values[200:400] = values[200]
+
+    anchor, change = followed(values)
+
+    assert rows_of_changes(anchor) == list(anchors.EARLY_TICKS)
+    assert np.flatnonzero(change.restart).tolist() == [anchors.EARLY_TICKS[-1] - 1]
+
+
 @given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3), st.integers(0, 100))
 def test_coordinates_follow_an_affine_change_of_the_unit(offset, unit, seed):
     values = np.cumsum(noise(80, seed))

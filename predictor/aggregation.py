@@ -16,6 +16,8 @@ MEMORY = 0.999
 """Discount of regrets per tick, so that an expert that was once right can be overtaken."""
 
 ERROR_LIMIT = 5.0
+"""Bound on the aggregate's error, and on how far an expert is from it."""
+
 VARIANCE_FACTOR = 2.2
 
 
@@ -42,10 +44,12 @@ def weights(state: Aggregation) -> Array:
 def learn(state: Aggregation, errors: Array, aggregated_error: Array) -> Aggregation:
     """Fold in the experts' errors `[k]` and that of their aggregate, all target minus
     forecast in one scale-free unit."""
-    aggregated = jnp.clip(aggregated_error, -ERROR_LIMIT, ERROR_LIMIT)
-    bounded = jnp.clip(errors, -ERROR_LIMIT, ERROR_LIMIT)
+    # Scaled down together: clipped one by one, the experts of a bad reading all err alike,
+    # and one that follows it is never told from one that does not.
+    part = ERROR_LIMIT / jnp.maximum(jnp.abs(aggregated_error), ERROR_LIMIT)
+    lead = jnp.clip(part * (errors - aggregated_error), -ERROR_LIMIT, ERROR_LIMIT)
     # Linearised squared loss: 2 (ŷ − y)(ŷ − x_k), written in errors.
-    regret = -2.0 * aggregated * (bounded - aggregated)
+    regret = -2.0 * part * aggregated_error * lead
     squared = MEMORY * state.squared + VARIANCE_FACTOR * jnp.square(regret)
     correction = jnp.square(regret) / jnp.sqrt(jnp.maximum(squared, 1e-12))
     return Aggregation(squared, MEMORY * state.regret + regret - correction)

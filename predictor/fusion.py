@@ -111,9 +111,10 @@ def score(
 
     errors, raw = errors_of(said.kernels), errors_of(said.raw)
     persistence = jnp.full(KERNELS, errors_of(said.persistence))
-    # Regrets are counted in errors of the best kernel: increments can be far larger.
-    best = evidence.unit_of(state.kernels)
-    scale = jnp.where(state.kernels.scored > 0.0, 1.0 / best, 1.0)
+    # Regrets are counted in errors of the best kernel, since increments can be far larger; at
+    # first in increments, because a handful of errors is no unit for the whole record.
+    settled = jnp.minimum(state.kernels.scored / WARM_UP_TICKS, 1.0)
+    scale = jnp.exp(-settled * jnp.log(evidence.unit_of(state.kernels)))
     pairs = jnp.stack([raw, persistence], axis=1)
     blended = jnp.sum(_targets(state) * errors[None, :], axis=1)
     rate = config.fusion.kernel_learning_rate

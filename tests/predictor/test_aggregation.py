@@ -54,6 +54,20 @@ def test_weight_moves_to_the_other_expert_after_a_swap():
     assert weights[-1, 1] > 0.9
 
 
+def test_expert_that_follows_bad_readings_is_overtaken_within_ten_of_them():
+    # Where a reading is off by 20, the one that says it again errs by 20 at the next, and all
+    # err by as much at the reading itself.
+    random = np.random.default_rng(6)
+    errors = 0.3 * random.normal(size=(400, 2))
+    bad = np.arange(20, 400, 40)
+    errors[bad] += 20.0
+    errors[bad + 1, 1] -= 20.0
+
+    weights, _ = aggregate(errors)
+
+    assert weights[-1, 0] > 0.9
+
+
 def test_equal_experts_keep_equal_weights():
     errors = np.repeat(expert_errors(4, 500, [0.5]), 3, axis=1)
 
@@ -64,6 +78,7 @@ def test_equal_experts_keep_equal_weights():
 
 def test_weights_equal_a_plain_transcription_of_the_algorithm():
     errors = expert_errors(5, 200, [0.2, 1.0, 2.0])
+    errors[50:150:20] += 12.0
     squared, regret = np.zeros(3), np.zeros(3)
 
     weights, mixed = aggregate(errors)
@@ -74,8 +89,8 @@ def test_weights_equal_a_plain_transcription_of_the_algorithm():
         np.testing.assert_allclose(weights[row], share / share.sum(), rtol=1e-8)
         # r = -2 e (x - e) from the linearised loss; a regret counts less by η r².
         bound = aggregation.ERROR_LIMIT
-        said, error = np.clip(said, -bound, bound), np.clip(error, -bound, bound)
-        step = -2.0 * said * (error - said)
+        part = min(1.0, bound / abs(said))
+        step = -2.0 * part * said * np.clip(part * (error - said), -bound, bound)
         squared = aggregation.MEMORY * squared + aggregation.VARIANCE_FACTOR * step**2
         regret = aggregation.MEMORY * regret + step - step**2 / np.sqrt(squared)
 

@@ -160,14 +160,35 @@ def chaotic(random: np.random.Generator, rows: int, lanes: int) -> Truth:
     return _constant(values, 3.7 * values * (1.0 - values), 0.01 * NORMAL)
 
 
+def bad_readings(random: np.random.Generator, rows: int, lanes: int) -> Truth:
+    """AR(1) of which one reading in fifty is off by 12 deviations or more, and so is known to be
+    when it comes: the slope to the power of the ticks since the last good one."""
+    slope, share = 0.8, 0.02
+    levels = _autoregression(random.normal(size=(rows, lanes)), slope)
+    bad = random.uniform(size=(rows, lanes)) < share
+    bad[0] = False
+    size = 12.0 + random.exponential(4.0, size=(rows, lanes))
+    values = levels + bad * size * random.choice([-1.0, 1.0], size=(rows, lanes))
+    best, variance = np.zeros((2, rows, lanes))
+    for row in range(rows):
+        followed = slope * best[row - 1], 1.0 + slope**2 * variance[row - 1]
+        best[row] = np.where(bad[row], followed[0], slope * levels[row])
+        variance[row] = np.where(bad[row], followed[1], 1.0)
+    # Half the width that a good reading, 98 of 100, keeps to 95 times in 100.
+    return Truth(values, best, 2.162 * np.sqrt(variance))
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A process, and what must be kept at the size of the test: RMSE over that of the best
-    forecast, and the interval's Winkler score over that of the exact one."""
+    forecast, the interval's Winkler score and its width over those of the exact one, and its
+    largest coverage."""
 
     process: Process
     error_limit: float
     interval_limit: float
+    width_limit: float = 1.15
+    coverage_limit: float = 0.96
 
 
 SCENARIOS = {
@@ -183,4 +204,5 @@ SCENARIOS = {
     "seasonal": Scenario(seasonal, 1.09, 1.11),
     "long-memory": Scenario(long_memory, 1.02, 1.06),
     "chaotic": Scenario(chaotic, 1.05, 1.10),
+    "bad-readings": Scenario(bad_readings, 1.05, 1.20, width_limit=1.40, coverage_limit=0.97),
 }

@@ -6,6 +6,7 @@ Machine Learning 106, 119-141.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -33,11 +34,13 @@ def init(experts: int) -> Aggregation:
     return Aggregation(jnp.zeros(experts), jnp.zeros(experts))
 
 
-def weights(state: Aggregation) -> Array:
-    """Point of the simplex `[k]`."""
+def weights(state: Aggregation, prior: Sequence[float] | None = None) -> Array:
+    """Point of the simplex `[k]`; `prior` `[k]`, without evidence, is uniform where not given."""
     squared = jnp.maximum(state.squared, 1e-12)
     score = -0.5 * jnp.log(squared) + state.regret / jnp.sqrt(squared)
     exponential = jnp.exp(score - jnp.max(score))
+    if prior is not None:
+        exponential = jnp.asarray(prior) * exponential
     return exponential / jnp.sum(exponential)
 
 

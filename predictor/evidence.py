@@ -69,11 +69,19 @@ def share_at(scored: Array) -> Array:
     return jnp.maximum(SHARE, EARLY_SHARE / (scored + 10.0))
 
 
-def learn(state: Evidence, errors: Array, rate: Scalar) -> Evidence:
+def learn(state: Evidence, errors: Array, rate: Scalar, sleeping: Array | None = None) -> Evidence:
     """Fold in the experts' errors `[k]`; `rate` is the learning rate per squared standard
-    deviation of a long record."""
+    deviation of a long record. Experts that were `sleeping` `[k]` keep the weight they had.
+
+    **Source:** Freund, Schapire, Singer, Warmuth (1997), *Using and combining predictors that
+    specialize*, for experts that sleep.
+    """
     bounded = jnp.clip(errors / unit_of(state), -ERROR_LIMIT, ERROR_LIMIT)
     loss = jnp.where(state.scored > 0.0, rate_at(rate, state.scored) * jnp.square(bounded), 0.0)
+    if sleeping is not None:
+        heard = jnp.where(sleeping, 0.0, state.weights)
+        together = -jnp.log(jnp.sum(heard * jnp.exp(-loss)) / jnp.sum(heard))
+        loss = jnp.where(sleeping, together, loss)
     weights = state.weights * jnp.exp(jnp.min(loss) - loss)
     weights = weights / jnp.sum(weights)
     spread = share_at(state.scored)

@@ -24,6 +24,9 @@ ERROR_LIMIT = 50.0
 EARLY_STEPS = 10.0
 """Ticks after which half of the way to the target is gone at once; less later, down to the rule."""
 
+SHRINKAGE_PRIOR = (0.7, 0.3)
+"""Shares of a kernel and of persistence without a record: a kernel contains persistence already."""
+
 RESET_SHARE = 0.0125
 ENTROPY_WINDOW_LIMITS = (10.0, 500.0)
 DOMAIN_LENGTH_SQUARED = 20.0
@@ -88,7 +91,7 @@ def no_forecasts() -> Forecasts:
 
 def shrink(state: FusionState, raw: Array, persistence: Array) -> Array:
     """Kernel forecasts `[4]` moved towards persistence by their record against it."""
-    shares = jax.vmap(aggregation.weights)(state.shrinkage)
+    shares = jax.vmap(lambda record: aggregation.weights(record, SHRINKAGE_PRIOR))(state.shrinkage)
     return persistence + shares[:, 0] * (raw - persistence)
 
 

@@ -32,12 +32,15 @@ class Member(NamedTuple):
     - `step(config, state, tick) -> (state, increment)`, learning first. Where `tick.learn` is
       False the coefficients must not move; `tick.change` says how the coordinates moved.
     - `variance(state) -> variance`, for members that know how the noise depends on the state.
+    - `awake(state) -> bool`, for members that have nothing to say at times: one that sleeps is
+      not heard, and keeps its weight.
     """
 
     name: str
     init: Callable[[PredictorConfig], Any]
     step: Callable[[PredictorConfig, Any, KernelTick], tuple[Any, Array]]
     variance: Callable[[Any], Array] | None = None
+    awake: Callable[[Any], Array] | None = None
 
 
 class BankState(NamedTuple):
@@ -61,6 +64,15 @@ def bank_kernel(name: str, members: Sequence[Member]) -> Kernel:
                 share = share + weights[index]
         return total / share if any(member.variance for member in members) else jnp.asarray(jnp.nan)
 
+    def _awake(states: Sequence[Any]) -> Array:
+        """Who has something to say `[count]`, persistence always."""
+        yes = jnp.asarray(True)
+        own = [
+            member.awake(state) if member.awake else yes
+            for member, state in zip(members, states, strict=True)
+        ]
+        return jnp.stack([yes, *own])
+
     def anew(member: Member, config: PredictorConfig) -> Callable[[Any], Any]:
         return lambda lost: member.init(config)
 
@@ -72,7 +84,10 @@ def bank_kernel(name: str, members: Sequence[Member]) -> Kernel:
         config: PredictorConfig, state: BankState, tick: KernelTick
     ) -> tuple[BankState, KernelForecast]:
         scored = evidence.learn(
-            state.evidence, tick.target - state.said, config.fusion.member_learning_rate
+            state.evidence,
+            tick.target - state.said,
+            config.fusion.member_learning_rate,
+            sleeping=~_awake(state.members),
         )
         scores = tick.learn & (tick.accepted > FIRST_SCORED)
         weighed = choose(scores, scored, state.evidence)
@@ -85,8 +100,10 @@ def bank_kernel(name: str, members: Sequence[Member]) -> Kernel:
             increments.append(
                 jnp.where(sound, jnp.clip(increment, -INCREMENT_LIMIT, INCREMENT_LIMIT), 0.0)
             )
-        said = jnp.stack(increments)
-        mean = jnp.sum(weighed.weights * said)
+        said, speaks = jnp.stack(increments), _awake(states)
+        shares = jnp.where(speaks, weighed.weights, 0.0)
+        mean = jnp.sum(shares * said) / jnp.sum(shares)
+        said = jnp.where(speaks, said, mean)
         forecast = KernelForecast(
             mean, tick.accepted >= WARM_UP_TICKS, _variance(states, weighed.weights)
         )

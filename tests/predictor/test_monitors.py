@@ -12,7 +12,7 @@ from scipy import stats
 
 from predictor import FunctionalPredictor, PredictorConfig, fusion, monitors
 from predictor.config import Monitoring
-from tests.predictor.streams import TILE, fold, rows_where, run
+from tests.predictor.streams import TILE, fold, logistic_map, rows_where, run
 
 CONFIG = PredictorConfig()
 
@@ -139,14 +139,12 @@ def test_grace_suppresses_exactly_its_number_of_steps(eager):
 
 
 def test_alarm_leaves_every_kernel_its_share_of_the_weight_at_once(eager):
-    values = np.cumsum(np.random.default_rng(7).normal(size=(600, 8)), axis=0)
-    trending = values + 0.5 * np.arange(600)[:, None]
-
-    _, result = run(eager, trending)
+    # Chaos, which hilbert alone knows: between alarms the others have next to no weight.
+    _, result = run(eager, logistic_map(np.random.default_rng(7), 600, 8))
 
     # Not where a collapsed or a frozen kernel is left out on top of it.
     alarms = result.regime_change_detected & ~result.mode_collapse_warning
     smallest = result.weights.min(axis=-1)
     assert alarms.sum() > 100
     assert np.min(smallest[alarms]) >= fusion.RESET_SHARE
-    assert np.min(smallest[100:]) < fusion.RESET_SHARE
+    assert np.min(smallest[~alarms]) < fusion.RESET_SHARE

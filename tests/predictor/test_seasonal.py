@@ -94,6 +94,23 @@ def seasonal_step(state, tick):
     return after, after.period
 
 
+def test_member_sleeps_while_persistence_errs_by_far_less_than_any_period():
+    member = MEMBERS["level"]
+    values = np.cumsum(0.5 + np.random.default_rng(16).normal(size=300))
+    season = patterns(12, 80, seed=17)[:, 0]
+
+    asleep, increments = streams.told(member, streams.kernel_ticks(values))
+    awake, _ = streams.told(member, streams.kernel_ticks(season))
+
+    assert (bool(member.awake(asleep)), bool(member.awake(awake))) == (False, True)
+    assert np.all(np.asarray(increments) == 0.0)
+    expected = 0.0
+    for increment in np.diff(values):
+        clipped = np.clip(increment, -seasonal.SCORE_LIMIT, seasonal.SCORE_LIMIT)
+        expected = seasonal.SCORE_MEMORY * expected + clipped**2
+    assert float(asleep.persistence) == pytest.approx(expected)
+
+
 def test_no_multiple_and_no_neighbour_takes_the_place_of_an_active_period():
     for values in patterns(9, 600, seed=7).T:
         start = MEMBERS["level"].init(PredictorConfig())

@@ -349,7 +349,7 @@ def test_robust_mode_and_no_other_measures_the_kernels_by_hubers_cost(predictor)
             expected = transport_costs(one, rows, flag)
             np.testing.assert_allclose(one.transport_cost[rows], expected, rtol=1e-9, atol=1e-12)
             other = transport_costs(one, rows, not flag)
-            distinguished[flag] += int(np.sum(np.abs(other - expected) > 0.01))
+            distinguished[flag] += int(np.sum(np.abs(other - expected) > 0.001))
     assert min(distinguished.values()) > 10
 
 

@@ -1,10 +1,11 @@
 """Seasons: a period found from the ticks, and regressions on what happened one period ago.
 
 Every period up to the longest is scored at each tick by the discounted squared errors of the
-plainest seasonal forecast; the best becomes the active one once two cycles of it have been
-seen, and is replaced only by one that is clearly better, so that multiples of a period and
-neighbours of it do not take turns. The regression keeps its coefficients when the period
-changes, since what they mean stays nearly the same.
+plainest seasonal forecast. The best becomes the active one once two cycles of it have been
+seen, unless persistence errs by far less; until then the member sleeps. It is replaced only by
+one that is clearly better, so that multiples of a period and neighbours of it do not take turns.
+The regression keeps its coefficients when the period changes, since what they mean stays nearly
+the same.
 
 Beside the last two cycles stands the profile, the mean over many cycles at each phase, so that the
 noise of a single cycle is averaged away where the season stays what it is.
@@ -35,6 +36,10 @@ SCORE_LIMIT = 8.0
 
 REPLACEMENT_RATIO = 0.7
 """A period takes over when its mean squared error is below this part of the active one's."""
+
+WAKING_RATIO = 2.0
+"""The first period becomes active when its mean squared error, with what counts against it, is
+below so many of persistence's."""
 
 DIVISOR_RATIO = 1.05
 """A divisor of the active period takes over below this part: a multiple errs as much as the period
@@ -72,12 +77,13 @@ class Profile(NamedTuple):
 
 
 class SeasonalState(NamedTuple):
-    """`period`, zero while none is active; `scores` `[periods]`, discounted squared errors;
-    ticks `scored`; the regression with the features behind its last forecast; the profile of the
-    active period."""
+    """`period`, zero while none is active; `scores` `[periods]`, discounted squared errors, and
+    those of `persistence`; ticks `scored`; the regression with the features behind its last
+    forecast; the profile of the active period."""
 
     period: Array
     scores: Array
+    persistence: Array
     scored: Array
     regression: rls.Regression
     features: Array
@@ -89,6 +95,7 @@ def _init(config: PredictorConfig) -> SeasonalState:
     return SeasonalState(
         period=jnp.zeros((), jnp.int32),
         scores=jnp.zeros(PERIODS.size),
+        persistence=jnp.zeros(()),
         scored=jnp.zeros(()),
         regression=rls.init(PRECISION)._replace(coefficients=jnp.asarray(PRIOR)),
         features=jnp.zeros(PRECISION.size),
@@ -107,14 +114,31 @@ def _errors(form: Form, tick: KernelTick) -> Array:
     return jnp.clip(tick.ratio * error, -SCORE_LIMIT, SCORE_LIMIT)
 
 
+def _scored(form: Form, state: SeasonalState, tick: KernelTick) -> SeasonalState:
+    """The state after the errors of all periods and of persistence at this tick, in the unit of
+    increments that is in force now."""
+    square = jnp.square(tick.change.gain)
+    kept = state._replace(scores=square * state.scores, persistence=square * state.persistence)
+    reached = state.scored >= PERIODS
+    added = jnp.where(reached, jnp.square(_errors(form, tick)), 0.0)
+    increment = jnp.clip(tick.increments[0], -SCORE_LIMIT, SCORE_LIMIT)
+    scored = kept._replace(
+        scores=SCORE_MEMORY * kept.scores + added,
+        persistence=SCORE_MEMORY * kept.persistence + jnp.square(increment),
+        scored=state.scored + 1.0,
+    )
+    return choose(tick.learn, scored, kept)
+
+
 _DISCOUNTS = SCORE_MEMORY ** -(PERIODS + 1.0)
 _DIVIDES = np.arange(LONGEST + 1)[:, None] % PERIODS[None, :] == 0
 
 
 def _active_period(state: SeasonalState, ticks: Array) -> Array:
     # What has been summed: (1 − mⁿ) / (1 − m) at n = scored − period − 1, none before that.
-    left = 1.0 - SCORE_MEMORY**state.scored * _DISCOUNTS
-    counts = jnp.maximum(left, 0.0) / (1.0 - SCORE_MEMORY)
+    faded = SCORE_MEMORY**state.scored
+    counts = jnp.maximum(1.0 - faded * _DISCOUNTS, 0.0) / (1.0 - SCORE_MEMORY)
+    persistence = (1.0 - SCORE_MEMORY) * state.persistence / jnp.maximum(1.0 - faded, 1e-9)
     eligible = (ticks >= 2 * PERIODS + 2) & (counts > 0.0)
     # The few ticks by which a long period is judged must not make it look good by accident.
     spread = 1.0 + DEVIATIONS * jnp.sqrt(2.0 / jnp.maximum(counts, 1.0))
@@ -122,7 +146,8 @@ def _active_period(state: SeasonalState, ticks: Array) -> Array:
     bounds = jnp.where(eligible, spread * means, jnp.inf)
     best = jnp.argmin(bounds)  # the first, hence shortest, of equals
     current = means[jnp.maximum(state.period - SHORTEST, 0)]
-    takes_over = (state.period == 0) | (bounds[best] < REPLACEMENT_RATIO * current)
+    limit = jnp.where(state.period == 0, WAKING_RATIO * persistence, REPLACEMENT_RATIO * current)
+    takes_over = bounds[best] < limit
     found = jnp.isfinite(bounds[best]) & takes_over
     period = jnp.where(found, (best + SHORTEST).astype(jnp.int32), state.period)
     shorter = jnp.asarray(_DIVIDES)[period] & (period > PERIODS) & eligible
@@ -218,14 +243,8 @@ def seasonal_member(name: str, form: Form) -> Member:
     ) -> tuple[SeasonalState, Array]:
         del config
         learned = rls.learn(state.regression, state.features, tick.target, MEMORY, PRECISION)
-        gain = tick.change.gain
-        scores = jnp.square(gain) * state.scores
-        reached = state.scored >= PERIODS
-        added = jnp.where(reached, jnp.square(_errors(form, tick)), 0.0)
-        after = state._replace(
-            scores=SCORE_MEMORY * scores + added, scored=state.scored + 1.0, regression=learned
-        )
-        after = choose(tick.learn, after, state._replace(scores=scores))
+        learned = choose(tick.learn, learned, state.regression)
+        after = _scored(form, state._replace(regression=learned), tick)
         period = _active_period(after, tick.accepted)
         change = tick.change
         regression = rls.transport(after.regression, change.stretch, change.shift, change.gain)
@@ -240,4 +259,4 @@ def seasonal_member(name: str, form: Form) -> Member:
             period=period, regression=regression, features=features, profile=profile
         ), increment
 
-    return Member(name, _init, step)
+    return Member(name, _init, step, awake=lambda state: state.period > 0)

@@ -212,17 +212,17 @@ def reset(config: PredictorConfig, state: FusionState) -> FusionState:
 
 
 def weights_in_use(weights: Array, masked: Array, forced: Array) -> Array:
-    """The weights of this tick's forecast: the stored ones without the kernels that are
-    `masked` `[4]` (the signature on a frozen signal, markov while its modes have collapsed);
-    the signature alone in an emergency of regularity."""
+    """The weights of this tick's forecast: the signature alone in an emergency of regularity,
+    unless it is masked; else the stored ones without the kernels that are `masked` `[4]` (the
+    signature on a frozen signal, markov while its modes have collapsed)."""
     left = jnp.where(masked, 0.0, weights)
     total = jnp.sum(left)
     others = jnp.where(masked, 0.0, 1.0)
     others = others / jnp.maximum(jnp.sum(others), 1.0)
     shared = jnp.where(total > 0.0, left / jnp.where(total > 0.0, total, 1.0), others)
     alone = jnp.asarray([0.0, 0.0, 0.0, 1.0])
-    any_masked = jnp.any(masked)
-    return jnp.where(any_masked, shared, jnp.where(forced, alone, weights))
+    left_out = jnp.where(jnp.any(masked), shared, weights)
+    return jnp.where(forced & ~masked[3], alone, left_out)
 
 
 def kernel_sigma(state: FusionState, unit: Array) -> Array:

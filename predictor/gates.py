@@ -17,6 +17,10 @@ from predictor.types import Array
 RETURN_SHARE = 0.1
 """Part of a rejected jump that the next tick may take back and still be a new level."""
 
+ROUGH_CONFIRMATIONS = 2
+"""Further rejected ticks after which half of the jump will do as agreement: a level that is new and
+rough against the old one confirms itself thrice, unrelated bad readings seldom do."""
+
 LEARNED_INTERVALS = 8
 """Intervals seen before a gap can be called long."""
 
@@ -125,12 +129,14 @@ def _domain(
     # A series that never moved has no spread to measure a distance with.
     judged = (accepted >= WARM_UP_TICKS) & (limit > 1e-9 * jnp.abs(state.location))
     outlying = judged & (jnp.abs(y - state.location) > limit)
-    # Where the spread is tiny against the jump, agreement is measured against the jump.
     jump = jnp.abs(state.rejected_value - state.location)
-    agreement = jnp.maximum(limit, 0.5 * jump)
-    pending = (state.rejected >= config.outlier_readmit_steps) & jnp.isfinite(state.rejected_value)
-    confirmed = outlying & pending & (jnp.abs(y - state.rejected_value) <= agreement)
-    stayed = confirmed & (jnp.abs(y - state.rejected_value) <= RETURN_SHARE * jump)
+    distance = jnp.abs(y - state.rejected_value)
+    needed = config.outlier_readmit_steps
+    near = (distance <= limit) & (state.rejected >= needed)
+    # Where the spread is tiny against the jump, agreement is measured against the jump.
+    alike = (distance <= 0.5 * jump) & (state.rejected >= needed + ROUGH_CONFIRMATIONS)
+    confirmed = outlying & jnp.isfinite(state.rejected_value) & (near | alike)
+    stayed = confirmed & (distance <= RETURN_SHARE * jump)
     return ~finite | (outlying & ~confirmed), finite & confirmed, finite & stayed
 
 

@@ -203,7 +203,12 @@ def test_collapsed_markov_carries_no_weight_until_it_recovers():
 
 
 def test_emergency_of_regularity_leaves_the_signature_alone():
-    assert np.array_equal(in_use([0.25, 0.25, 0.25, 0.25], NONE, True), [0.0, 0.0, 0.0, 1.0])
+    alone = [0.0, 0.0, 0.0, 1.0]
+
+    assert np.array_equal(in_use([0.25, 0.25, 0.25, 0.25], NONE, True), alone)
+    assert np.array_equal(in_use([0.3, 0.4, 0.2, 0.1], [False, True, False, False], True), alone)
+    # A frozen signal has no signature.
+    assert in_use([0.25, 0.25, 0.25, 0.25], SIGNATURE, True)[3] == 0.0
 
 
 def test_series_without_a_unit_teaches_the_weights_nothing():

@@ -262,6 +262,34 @@ def test_opposite_outliers_do_not_confirm_each_other(predictor):
     assert rows_where(result.outlier_rejected[:, 0]) == [60, 61]
 
 
+@pytest.mark.parametrize("second", [6e8, 3e8, 9e8])
+def test_two_unrelated_outliers_of_one_sign_teach_nothing(predictor, second):
+    values = noise(400)
+    values[200], values[201] = 1e9, second
+
+    _, result = run(predictor, values)
+
+    assert rows_where(result.outlier_rejected[:, 0]) == [200, 201]
+    assert ticks_with(result, Events.REBASED) == []
+    assert np.all(np.abs(result.reference_prediction[200:]) < 2.0)
+    assert np.all(result.location[200:] < 1.0)
+
+
+def test_new_level_rough_against_the_old_one_is_readmitted_after_three_rejected_ticks(predictor):
+    values = 100.0 + 1e-6 * noise(400)
+    values[200:] = 200.0 + noise(200, 3)
+
+    _, result = run(predictor, values)
+
+    rejected = rows_where(result.outlier_rejected[:, 0])
+    assert rejected[:3] == [200, 201, 202]
+    # The new scale is made of a few ticks at first.
+    assert len(rejected) <= 5
+    assert ticks_with(result, Events.REBASED)[0] == 203
+    error = values[230:] - result.reference_prediction[229:-1, 0]
+    assert np.sqrt(np.mean(error**2)) < 1.4
+
+
 def test_constant_series_may_change(predictor):
     values = np.concatenate([np.full(100, 5.0), np.full(100, 6.0), 6.0 + noise(100)])
 

@@ -121,13 +121,12 @@ BISTABLE = np.array([0.0, 0.35, 0.0, -0.35, np.log(0.02), 0.0, 0.0])
 FOLLOW = jax.jit(functools.partial(galerkin.follow, RULES))
 
 
-def drive(state, coefficients, ticks, *, volatility=1.0, learn=True, regime=False, position=0.5):
+def drive(state, coefficients, ticks, *, position=0.5, **changes):
     """`ticks` ticks with constant inputs: state and the readings, one row each."""
+    inputs = {"learn": True, "embeddable": True, "volatility": 1.0, "regime": False} | changes
     readings = []
     for _ in range(ticks):
-        state, reading = FOLLOW(
-            state, coefficients, position, learn=learn, volatility=volatility, regime=regime
-        )
+        state, reading = FOLLOW(state, coefficients, position, **inputs)
         readings.append(reading)
     return state, jax.tree.map(lambda *leaves: np.stack(leaves), *readings)
 
@@ -168,6 +167,16 @@ def test_coefficients_that_are_no_numbers_do_not_reach_the_ring():
 
     for leaf, other in zip(state, after, strict=True):
         np.testing.assert_array_equal(leaf, other)
+
+
+def test_collapse_is_over_where_no_diffusion_moves_like_the_series():
+    state, _ = drive(galerkin.init(RULES), OPEN, 40)
+    warned = state._replace(collapsed=jnp.asarray(50, state.collapsed.dtype))
+
+    _, still = drive(warned, OPEN, 1, learn=False)
+    _, over = drive(warned, OPEN, 1, learn=False, embeddable=False)
+
+    assert (bool(still.collapse_warning[0]), bool(over.collapse_warning[0])) == (True, False)
 
 
 def test_values_that_gather_at_two_modes_are_a_collapse_and_spread_ones_the_recovery():
@@ -295,7 +304,8 @@ def test_lane_does_not_depend_on_its_place_or_its_neighbours():
     @jax.jit
     @jax.vmap
     def step(state, coefficients, position):
-        calm = {"learn": jnp.asarray(True), "volatility": 1.0, "regime": jnp.asarray(False)}
+        yes, no = jnp.asarray(True), jnp.asarray(False)
+        calm = {"learn": yes, "embeddable": yes, "volatility": 1.0, "regime": no}
         return galerkin.follow(RULES, state, coefficients, position, **calm)
 
     states: Any = jax.tree.map(lambda leaf: jnp.stack([leaf] * 8), galerkin.init(RULES))

@@ -169,7 +169,8 @@ def test_season_without_noise_becomes_known_nearly_exactly(form):
 @pytest.mark.parametrize("form", ["difference", "level"])
 def test_nothing_is_said_before_two_cycles_of_the_shortest_period(form):
     levels = np.random.default_rng(11).normal(size=WINDOW)
-    fresh = MEMBERS[form].init(PredictorConfig())._replace(scored=jnp.asarray(100.0))
+    fresh = MEMBERS[form].init(PredictorConfig())
+    fresh = fresh._replace(scored=jnp.asarray(100.0), persistence=jnp.asarray(1e6))
 
     early, silence = streams.asked(MEMBERS[form], fresh, streams.kernel_tick(levels, accepted=5))
     late, _ = streams.asked(MEMBERS[form], fresh, streams.kernel_tick(levels, accepted=6))

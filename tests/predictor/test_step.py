@@ -318,7 +318,7 @@ def test_loss_of_regularity_is_forecast_by_the_signature_alone_until_it_is_over(
     assert emergency.any(axis=0).all()
     assert np.array_equal(result.emergency_mode, emergency)
     assert (result.operating_mode[emergency] == OperatingMode.DIAGNOSTIC).all()
-    forced = emergency & ~result.mode_collapse_warning
+    forced = emergency
     assert forced.sum() > 100
     assert np.array_equal(result.weights[forced], np.tile([0.0, 0.0, 0.0, 1.0], (forced.sum(), 1)))
     assert np.array_equal(

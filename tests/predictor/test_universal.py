@@ -212,7 +212,7 @@ def test_first_tick_may_repeat_the_last_value_of_a_history_without_times():
 
 def test_history_that_ends_in_an_alarm_fails():
     # A CUSUM that alarms at nearly every error that grace does not cover.
-    eager = CONFIG.model_copy(update={"monitoring": Monitoring(cusum_h=1e-3, cusum_k=0.0)})
+    eager = PredictorConfig(tile=TILE, monitoring=Monitoring(cusum_h=1e-3, cusum_k=0.0))
     _, result = run(FunctionalPredictor(eager), SERIES[:300])
     alarms = np.flatnonzero(result.cusum_alarm[:, 0])
     assert alarms[-1] > 200

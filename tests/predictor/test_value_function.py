@@ -38,6 +38,18 @@ def fitted(memory: float, ratio: float = 1.0) -> value_function.ValueState:
     )
 
 
+def test_entropy_goes_on_where_a_map_begins_to_oscillate():
+    random = np.random.default_rng(4)
+    reverting = autoregression(random, [0.6], 600, 1)[:, 0]
+    oscillating = autoregression(random, [-0.6], 600, 1)[:, 0]
+    long, _ = told(MEMBER, kernel_ticks(np.concatenate([reverting, oscillating])))
+    short, _ = told(MEMBER, kernel_ticks(np.concatenate([reverting, oscillating[:500]])))
+
+    assert np.isfinite(long.entropy)
+    assert float(long.entropy) != float(short.entropy)
+    assert not long.warning
+
+
 @pytest.mark.parametrize("ratio", [1.0, 2.5])
 @pytest.mark.parametrize("level", [-1.5, 0.0, 0.8, 2.0])
 def test_distance_is_that_to_the_certainty_equivalent_of_the_closed_form(level, ratio):
@@ -60,14 +72,19 @@ def test_certainty_equivalent_lies_nearer_to_the_centre_than_the_mean():
         assert abs(level + float(state.distance)) < np.exp(-RATE) * abs(level)
 
 
-def test_map_that_oscillates_is_forecast_as_persistence_and_fills_no_ring():
-    tick = kernel_tick(np.full(WINDOW, 1.0))
-    state = fitted(-0.5)
+def test_map_that_oscillates_is_forecast_as_persistence_and_has_an_entropy():
+    noise = np.random.default_rng(3).normal(size=400)
+    values = np.zeros(400)
+    for row in range(1, 400):
+        values[row] = -0.6 * values[row - 1] + 0.8 * noise[row]
 
-    after, increment = asked(MEMBER, state, tick)
+    state, increments = told(MEMBER, kernel_ticks(values, ratio=1.0))
 
-    assert increment == 0.0
-    assert int(after.galerkin.learned) == int(state.galerkin.learned)
+    assert np.all(increments[100:] == 0.0)
+    # It follows the ring from tick to tick, and warns of nothing.
+    ring = np.asarray(state.galerkin.ring, np.float64)
+    assert float(state.entropy) == pytest.approx(float(entropy.spacing_entropy(ring)))
+    assert not state.warning
 
 
 def test_forecasts_of_mean_reversion_come_close_to_the_best():

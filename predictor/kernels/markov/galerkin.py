@@ -174,6 +174,7 @@ def follow(
     position: Array,
     *,
     learn: Array,
+    embeddable: Array,
     volatility: Array,
     regime: Array,
 ) -> tuple[GalerkinState, GalerkinReading]:
@@ -181,6 +182,8 @@ def follow(
 
     **Arguments:** `coefficients` `[7]` in the training range (`embed`); `position`, the present
     state z; `learn`, False where a gate holds learning: then only the value is read;
+    `embeddable`, False where no diffusion moves like the series: then the entropy is that of the
+    nearest one, and no warning is given of its collapse;
     `volatility`, recent over long-run standard deviation of the errors; `regime`, an alarm at
     this tick: the trailing levels start from the present ones.
     """
@@ -197,6 +200,7 @@ def follow(
     full = read.learned >= entropy.POINTS
     judged, power, ratio = _follow_entropy(rules, read, volatility, regime)
     after = choose(full & learn, judged, read)
+    after = after._replace(collapsed=jnp.where(embeddable, after.collapsed, 0))
     reading = GalerkinReading(
         value=jnp.tanh(here),
         certainty_equivalent=here,

@@ -4,7 +4,8 @@ A cubic Kramers–Moyal regression and a quadratic one of its squared errors are
 diffusion; the trained network gives the value V(0, x) = E tanh z' of its backward equation, whose
 certainty equivalent A is a level. The forecast is a regression of the increment on the distance
 A − x, since the sure level that is worth as much as the uncertain one lies nearer to the centre
-than the mean does.
+than the mean does. Where the map over one tick falls there is no diffusion: the member says
+persistence, and what remains is the entropy of the nearest diffusion in range.
 """
 
 from __future__ import annotations
@@ -104,13 +105,13 @@ def _step(config: PredictorConfig, state: ValueState, tick: KernelTick) -> tuple
     per_level = state.drift.coefficients / tick.ratio
     noise = state.variance.coefficients / jnp.square(tick.ratio)
     coefficients, embeddable = embed(per_level, log_variance(noise))
-    follows = tick.learn & embeddable & (tick.accepted > WARM_UP_TICKS)
     after, said = galerkin.follow(
         RULES,
         state.galerkin,
         coefficients,
         level,
-        learn=follows,
+        learn=tick.learn & (tick.accepted > WARM_UP_TICKS),
+        embeddable=embeddable,
         volatility=tick.volatility,
         regime=tick.regime,
     )

@@ -31,18 +31,21 @@ RESET_SHARE = 0.0125
 ENTROPY_WINDOW_LIMITS = (10.0, 500.0)
 DOMAIN_LENGTH_SQUARED = 20.0
 
+EPSILON_LIMIT = 1.0
+"""Most regularisation, in standardised cost."""
+
 
 class FusionState(NamedTuple):
     """`weights` ρ `[4]`; per kernel the aggregation against persistence; the evidence about
     the shrunk kernels, in typical increments; their aggregation; the evidence about the two
-    targets; the Sinkhorn scaling; the ticks learned."""
+    targets; the potential of the transport; the ticks learned."""
 
     weights: Array
     shrinkage: aggregation.Aggregation
     kernels: evidence.Evidence
     experts: aggregation.Aggregation
     targets: evidence.Evidence
-    scaling: Array
+    potential: Array
     learned: Array
 
 
@@ -78,7 +81,7 @@ def init() -> FusionState:
         kernels=evidence.init(KERNELS),
         experts=aggregation.init(KERNELS),
         targets=evidence.init(2),
-        scaling=jnp.ones(KERNELS),
+        potential=jnp.zeros(KERNELS),
         learned=jnp.zeros((), jnp.int64),
     )
 
@@ -147,9 +150,10 @@ def relative_variance(variance: Array, long_variance: Array) -> Array:
 def _epsilon(config: PredictorConfig, ratio: Scalar) -> Array:
     """Regularisation of the transport at this relative variance."""
     rules = config.fusion
-    return jnp.maximum(
-        rules.sinkhorn_epsilon_min,
+    return jnp.clip(
         rules.sinkhorn_epsilon_0 * (1.0 + rules.sinkhorn_alpha * jnp.sqrt(ratio)),
+        rules.sinkhorn_epsilon_min,
+        EPSILON_LIMIT,
     )
 
 
@@ -188,13 +192,13 @@ def move(
     moved = moved / jnp.sum(moved)
     cost = transport.kernel_cost(said.kernels, jnp.sqrt(variance), robust, rules.huber_delta)
     result = transport.sinkhorn(
-        cost, state.weights, moved, epsilon, state.scaling, rules.sinkhorn_iterations
+        cost, state.weights, moved, epsilon, state.potential, rules.sinkhorn_iterations
     )
     window = jnp.clip(
         5.0 * DOMAIN_LENGTH_SQUARED / jnp.maximum(ratio, 1e-6), *ENTROPY_WINDOW_LIMITS
     )
     info = FusionInfo(step_size, window, epsilon, result, cost)
-    return state._replace(weights=moved, scaling=result.scaling), info
+    return state._replace(weights=moved, potential=result.potential), info
 
 
 def reset(config: PredictorConfig, state: FusionState) -> FusionState:

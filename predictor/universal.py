@@ -25,7 +25,14 @@ import msgpack
 import msgspec
 import numpy as np
 
-from predictor.config import WINDOW, PredictorConfig, config_hash, structure
+from predictor import transport
+from predictor.config import (
+    WARM_UP_TICKS,
+    WINDOW,
+    PredictorConfig,
+    config_hash,
+    structure,
+)
 from predictor.errors import DomainError, FrequencyWarning, IntegrityError, StalenessWarning
 from predictor.functional import FunctionalPredictor
 from predictor.packing import Layout, layout_of, pack, unpack
@@ -114,6 +121,7 @@ class UniversalPredictor:
         self._packing = _packing(structure(self.config))
         self._state: LaneState = self._functional.init_states(1)
         self._dated = True
+        self._history_skill: float | None = None
         self._writer: ThreadPoolExecutor | None = None
 
     def fit_history(
@@ -124,8 +132,8 @@ class UniversalPredictor:
         Without `timestamps_ns` the values are taken as regular and teach no cadence: the
         interval of the feed is then learned from the ticks that follow.
 
-        **Returns:** whether the transport between the weightings converged and the CUSUM is
-        quiet at the end.
+        **Returns:** whether the transport between the last weightings, run to rest, converged and
+        the CUSUM is quiet at the end; `history_skill` says how well the history was forecast.
 
         **Failure:** `ValueError` for fewer than 128 samples or times of another length,
         `DomainError` for samples that are no numbers; the state is then untouched.
@@ -139,14 +147,28 @@ class UniversalPredictor:
             times = _column("timestamps_ns", timestamps_ns, "iu", np.int64)
             if times.size != values.size:
                 raise ValueError(f"timestamps_ns: {times.size} for {values.size} samples")
-        self._state, results = self._functional.scan_batch(
-            self._functional.init_states(1), Observation(values[:, None], times[:, None])
-        )
+        history_of = self._functional.scan_batch
+        states = self._functional.init_states(1)
+        states, most = history_of(states, Observation(values[:-1, None], times[:-1, None]))
+        before = np.asarray(states.fusion.weights[0])
+        self._state, end = history_of(states, Observation(values[-1:, None], times[-1:, None]))
         self._dated = timestamps_ns is not None
-        last = jax.tree.map(lambda leaf: leaf[-1, 0], results)
-        converged = bool(last.sinkhorn_converged) and bool(np.isfinite(last.sinkhorn_epsilon))
+        self._history_skill = _skill(values, np.asarray(most.reference_prediction[:, 0]))
+        last: PredictionResult = jax.tree.map(lambda leaf: leaf[0, 0], end)
+        if not np.isfinite(last.sinkhorn_epsilon):
+            return False
+        after = np.asarray(self._state.fusion.weights[0])
+        cost, epsilon = np.asarray(last.transport_cost), float(last.sinkhorn_epsilon)
+        converged = bool(transport.solve(cost, before, after, epsilon).converged)
         quiet = not last.cusum_alarm and last.cusum_drift <= last.adaptive_threshold
         return converged and bool(quiet)
+
+    @property
+    def history_skill(self) -> float | None:
+        """Skill over persistence on the history that was fitted: one less the ratio of the mean
+        squared errors of one-step forecasts after the first 20 ticks; None where no history was
+        fitted or it does not move."""
+        return self._history_skill
 
     def step(self, tick: ProcessState) -> PredictionResult:
         """Fold in one tick and forecast the next: every field a scalar, `[4]` per kernel.
@@ -262,6 +284,14 @@ def _column(name: str, values: Any, kinds: str, dtype: type) -> np.ndarray[Any, 
     if array.ndim != 1 or array.dtype.kind not in kinds:
         raise DomainError(f"{name}: expected a flat sequence of numbers, got {array.dtype}")
     return array.astype(dtype)
+
+
+def _skill(values: np.ndarray[Any, Any], forecasts: np.ndarray[Any, Any]) -> float | None:
+    """One less the squared error of `forecasts` `[T - 1]` over that of the values before."""
+    late = slice(WARM_UP_TICKS, None)
+    said = np.sum(np.square(values[1:] - forecasts)[late])
+    persistence = np.sum(np.square(np.diff(values))[late])
+    return float(1.0 - said / persistence) if persistence > 0.0 else None
 
 
 def _warn(events: int) -> None:

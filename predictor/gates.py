@@ -17,8 +17,12 @@ from predictor.types import Array
 RETURN_SHARE = 0.1
 """Part of a rejected jump that the next tick may take back and still be a new level."""
 
+EXTREME_LIMIT = 50.0
+"""Jumps of so many limits are still extremes that a series of heavy tails may have had: half of the
+jump will do as agreement, since the tick after is on its way back."""
+
 ROUGH_CONFIRMATIONS = 2
-"""Further rejected ticks after which half of the jump will do as agreement: a level that is new and
+"""Further rejected ticks after which it will do for a jump of any size: a level that is new and
 rough against the old one confirms itself thrice, unrelated bad readings seldom do."""
 
 LEARNED_INTERVALS = 8
@@ -132,10 +136,11 @@ def _domain(
     jump = jnp.abs(state.rejected_value - state.location)
     distance = jnp.abs(y - state.rejected_value)
     needed = config.outlier_readmit_steps
-    near = (distance <= limit) & (state.rejected >= needed)
-    # Where the spread is tiny against the jump, agreement is measured against the jump.
-    alike = (distance <= 0.5 * jump) & (state.rejected >= needed + ROUGH_CONFIRMATIONS)
-    confirmed = outlying & jnp.isfinite(state.rejected_value) & (near | alike)
+    enough = state.rejected >= needed
+    believable = jump <= EXTREME_LIMIT * limit
+    persistent = state.rejected >= needed + ROUGH_CONFIRMATIONS
+    agrees = (distance <= limit) | ((distance <= 0.5 * jump) & (believable | persistent))
+    confirmed = outlying & jnp.isfinite(state.rejected_value) & enough & agrees
     stayed = confirmed & (distance <= RETURN_SHARE * jump)
     return ~finite | (outlying & ~confirmed), finite & confirmed, finite & stayed
 
@@ -265,7 +270,10 @@ def apply(
     cadence = _cadence(rules, state, accepted, t, now)
 
     rate = jnp.maximum(rules.location_memory, 1.0 / (accepted + 1.0))
+    # An extreme that is recalled counts for what would have been believed at once.
+    bound = rules.sigma_bound * jnp.sqrt(state.variance)
     deviation = value - state.location
+    deviation = jnp.where(readmitted, jnp.clip(deviation, -bound, bound), deviation)
     # A hung feed must not shrink the scale: the first live tick would be an outlier.
     rate = jnp.where(repetition.frozen & ~readmitted, 0.0, rate)
     location = jnp.where(rebase, value, state.location + rate * deviation)

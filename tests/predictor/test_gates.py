@@ -275,6 +275,18 @@ def test_two_unrelated_outliers_of_one_sign_teach_nothing(predictor, second):
     assert np.all(result.location[200:] < 1.0)
 
 
+def test_extreme_that_is_recalled_widens_the_scale_by_no_more_than_a_believed_one(predictor):
+    values = noise(400)
+    values[200:204] += 300.0 * 0.6 ** np.arange(4)
+
+    _, result = run(predictor, values)
+
+    rejected = rows_where(result.outlier_rejected[:, 0])
+    assert 200 in rejected
+    assert 201 not in rejected
+    assert np.max(result.scale[200:]) < 5.0 * np.max(result.scale[100:200])
+
+
 def test_new_level_rough_against_the_old_one_is_readmitted_after_three_rejected_ticks(predictor):
     values = 100.0 + 1e-6 * noise(400)
     values[200:] = 200.0 + noise(200, 3)

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 
 from predictor.types import Array
 
-MEMORY = 0.999
-"""Discount of regrets per tick, so that an expert that was once right can be overtaken."""
+MEMORY = 0.995
+"""Discount of regrets per tick, so that an expert that was right for long can be overtaken within
+two hundred."""
 
 ERROR_LIMIT = 5.0
 """Bound on the aggregate's error, and on how far an expert is from it."""

@@ -54,6 +54,8 @@ class Score(NamedTuple):
     Ratios are NaN where persistence made no error or nothing was scored.
 
     - `rmse`, `mean_width`: in the unit of the series.
+    - `skill`: one less the mean squared error over that of persistence, which has none; a forecast
+      that is never wrong has 1.
     - `winkler_ratio`: interval score over that of the last value ± 1.96 root mean squared past
       steps.
     - `alarms_per_1000`: regime alarms per 1,000 scored ticks.
@@ -63,6 +65,7 @@ class Score(NamedTuple):
     ticks: int
     scored: int
     rmse: float
+    skill: float
     rmse_ratio: float
     mae_ratio: float
     coverage: float
@@ -176,12 +179,14 @@ def _compared(forecasts: Forecasts, scored: slice, actual: Floats, spread: Float
     last, mean = forecasts.magnitudes[scored], forecasts.forecast[scored]
     lower, upper = forecasts.lower[scored], forecasts.upper[scored]
     error, step = actual - mean, actual - last
+    ratio = _ratio(_root_mean_square(error), _root_mean_square(step))
     return Score(
         forecasts.asset,
         len(forecasts.magnitudes),
         len(actual),
         _root_mean_square(error),
-        _ratio(_root_mean_square(error), _root_mean_square(step)),
+        1.0 - ratio**2,
+        ratio,
         _ratio(_mean(np.abs(error)), _mean(np.abs(step))),
         _mean((lower <= actual) & (actual <= upper)),
         _mean(upper - lower),
@@ -227,11 +232,13 @@ def overall(scores: Sequence[Score]) -> dict[str, float]:
         known = np.isfinite(values) & (values > 0)
         return float(np.exp(np.mean(np.log(values[known])))) if known.any() else math.nan
 
+    ratio = geometric("rmse_ratio")
     return {
         "assets": len(scores),
         "ticks": sum(score.ticks for score in scores),
         "scored": int(weights.sum()),
-        "rmse_ratio": geometric("rmse_ratio"),
+        "skill": 1.0 - ratio**2,
+        "rmse_ratio": ratio,
         "mae_ratio": geometric("mae_ratio"),
         "coverage": pooled("coverage"),
         "winkler_ratio": geometric("winkler_ratio"),

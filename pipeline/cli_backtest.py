@@ -27,11 +27,12 @@ def add_to(parent: typer.Typer) -> None:
 def backtest(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, Parquet or JSON Lines.")],
     plot: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             metavar="PICTURE",
-            help="Where the picture goes: .png, .svg, .pdf, or .html with everything inside.",
-            show_default="<name>-backtest.png",
+            help="Where the picture goes: .png, .svg, .pdf, or .html with everything inside. "
+            "May be given several times.",
+            show_default="<name>-backtest.png and .html",
         ),
     ] = None,
     no_plot: Annotated[bool, typer.Option("--no-plot", help="No picture.")] = False,
@@ -52,8 +53,9 @@ def backtest(
     """Forecast recorded series tick by tick and compare with persistence; no Kafka.
 
     Every forecast knows only what came before it. Persistence is the last value as forecast: a
-    ratio below 1 is better than that. The first min(200, a quarter) ticks of a series are not
-    scored. Ticks are sorted by time within each asset.
+    ratio below 1 is better than that, and so is a skill above 0 (1 is never wrong). The first
+    min(200, a quarter) ticks of a series are not scored. Ticks are sorted by time within each
+    asset.
 
     $ usp backtest prices.csv
     $ usp backtest sensors.parquet --asset-column sensor --plot sensors.html
@@ -61,11 +63,12 @@ def backtest(
 
     Exit codes: 0, 2 file or options, 3 configuration.
     """
-    if plot is not None and plot.suffix.lower() not in PICTURES:
-        raise UserError(
-            f"--plot {plot}: the picture's extension is one of {', '.join(PICTURES)}",
-            ExitCode.USAGE,
-        )
+    for picture in plot or ():
+        if picture.suffix.lower() not in PICTURES:
+            raise UserError(
+                f"--plot {picture}: the picture's extension is one of {', '.join(PICTURES)}",
+                ExitCode.USAGE,
+            )
     config = load_config(config_file)
     from pipeline.sources import TickFile
     from pipeline.ticks import limited
@@ -93,11 +96,11 @@ def backtest(
     scores = [engine.score(each) for each in forecasts]
     total = engine.overall(scores)
     unanswered = sum(each.unanswered for each in forecasts)
-    picture = None
-    if not no_plot:
+    name = f"{file.name.split('.')[0]}-backtest"
+    pictures = [] if no_plot else plot or [Path(f"{name}.png"), Path(f"{name}.html")]
+    for picture in pictures:
         from pipeline.backtest_plot import save
 
-        picture = plot or Path(f"{file.name.split('.')[0]}-backtest.png")
         try:
             save(picture, forecasts, scores, f"{file.name}: one step ahead")
         except OSError as error:
@@ -113,7 +116,7 @@ def backtest(
                 "missing_values": source.missing,
                 "skipped_rows": source.bad,
                 "repeated_ticks": unanswered,
-                "plot": str(picture) if picture else None,
+                "plots": [str(picture) for picture in pictures],
             }
         )
         return
@@ -129,7 +132,7 @@ def backtest(
     ]
     if notes:
         typer.echo(", ".join(notes))
-    if picture:
+    for picture in pictures:
         typer.echo(f"picture: {picture}")
 
 
@@ -152,6 +155,7 @@ def _show(scores: Sequence[Score], total: dict[str, float]) -> None:
         "asset": ([score.asset for score in scores], "all"),
         "scored": ([f"{s.scored:,}" for s in scores], f"{total['scored']:,}"),
         "RMSE": ([_number(s.rmse) for s in scores], ""),
+        "skill": ([_form(s.skill) for s in scores], _form(total["skill"])),
         "RMSE÷p": ([_form(s.rmse_ratio) for s in scores], _form(total["rmse_ratio"])),
         "MAE÷p": ([_form(s.mae_ratio) for s in scores], _form(total["mae_ratio"])),
         "inside": ([_share(s.coverage) for s in scores], _share(total["coverage"])),

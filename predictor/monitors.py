@@ -87,12 +87,12 @@ def score(
     upward = jnp.where(warm, jnp.maximum(0.0, state.upward + bounded - rules.cusum_k), 0.0)
     downward = jnp.where(warm, jnp.maximum(0.0, state.downward - bounded - rules.cusum_k), 0.0)
     in_grace = state.grace > 0
-    beyond = (upward > limit) | (downward > limit)
-    alarm = beyond & ~in_grace & warm
+    farthest = jnp.maximum(upward, downward)
+    alarm = (farthest > limit) & ~in_grace & warm
     reading = Reading(
         cusum_alarm=alarm,
         kurtosis=kurtosis,
-        drift=jnp.maximum(upward, downward) * sigma,
+        drift=jnp.where(alarm, farthest, jnp.minimum(farthest, limit)) * sigma,
         threshold=limit * sigma,
     )
     restart = alarm | (state.grace == 1)

@@ -62,6 +62,7 @@ def test_persistence_scores_one_against_itself():
     values = walk(1000)
     result = score(forecasts(values, values))
     assert result.rmse_ratio == pytest.approx(1.0)
+    assert result.skill == pytest.approx(0.0)
     assert result.mae_ratio == pytest.approx(1.0)
     assert result.scored == 1000 - 200 - 1
 
@@ -70,6 +71,7 @@ def test_a_prophet_makes_no_error():
     values = walk(1000)
     result = score(forecasts(values, np.append(values[1:], 0.0), half_width=0.1))
     assert result.rmse == 0.0
+    assert result.skill == 1.0
     assert result.coverage == 1.0
     assert result.mean_width == pytest.approx(0.2)
 
@@ -78,6 +80,7 @@ def test_the_constant_forecast_of_white_noise_gains_the_square_root_of_a_half():
     values = np.random.default_rng(3).standard_normal(40_000)
     result = score(forecasts(values, np.zeros(40_000), half_width=1.959964))
     assert result.rmse_ratio == pytest.approx(math.sqrt(0.5), abs=0.01)
+    assert result.skill == pytest.approx(0.5, abs=0.01)
     assert result.coverage == pytest.approx(0.95, abs=0.005)
     assert result.winkler_ratio == pytest.approx(math.sqrt(0.5), abs=0.02)
 
@@ -126,6 +129,7 @@ def test_assets_count_alike_in_the_overall_ratio():
     same = score(forecasts(values, values))
     total = overall([good, same, score(forecasts(np.ones(9), np.ones(9)))])
     assert total["rmse_ratio"] == pytest.approx(math.sqrt(0.5))
+    assert total["skill"] == pytest.approx(0.5)
     assert total["assets"] == 3
 
 

@@ -324,7 +324,13 @@ def test_a_backtest_prints_scores_and_draws(usp):
     report = json.loads(out)
     assert [each["asset"] for each in report["assets"]] == ["ar1-000", "random_walk-000"]
     assert report["overall"]["ticks"] == 120
-    assert Path(report["plot"]).read_bytes().startswith(b"\x89PNG")
+    picture, page = map(Path, report["plots"])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    code, out, _ = usp("backtest", "two.csv", "--plot", "only.svg")
+    assert "skill" in out
+    assert out.count("picture: ") == 1
+    assert Path("only.svg").exists()
     code, out, _ = usp("backtest", "two.csv", "--no-plot")
     assert code == 0
     assert "random_walk-000" in out

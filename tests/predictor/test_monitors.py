@@ -138,6 +138,16 @@ def test_grace_suppresses_exactly_its_number_of_steps(eager):
     assert min(gap.min() for gap in gaps) == 21
 
 
+def test_drift_is_beyond_the_threshold_where_the_alarm_is_and_nowhere_else(eager):
+    values = np.cumsum(np.random.default_rng(8).normal(size=(600, 8)), axis=0)
+
+    for predictor in (eager, FunctionalPredictor(PredictorConfig(tile=TILE))):
+        _, result = run(predictor, values)
+
+        beyond = result.cusum_drift > result.adaptive_threshold
+        assert np.array_equal(beyond, result.cusum_alarm)
+
+
 def test_alarm_leaves_every_kernel_its_share_of_the_weight_at_once(eager):
     # Chaos, which hilbert alone knows: between alarms the others have next to no weight.
     _, result = run(eager, logistic_map(np.random.default_rng(7), 600, 8))

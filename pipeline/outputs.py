@@ -162,6 +162,7 @@ class OutputWriter:
                 "free_energy",
                 "kurtosis",
                 "holder_exponent",
+                "holder_standard_error",
                 "jko_step_size",
                 "entropy_window",
                 "sinkhorn_marginal_error",

@@ -37,6 +37,12 @@ MAGNITUDE_LIMIT = 1e140
 """Larger values have no square in float64: the domain gate treats them as not finite, and a
 reference beyond it as absent."""
 
+FIRST_INCREMENTS = 20
+"""Increments that the forecast before the kernels are ready is made of."""
+
+FIRST_PRECISION = 3.0
+"""Typical increments by which its coefficient is shrunk towards persistence."""
+
 
 def _advance_window(state: LaneState, value: Array, verdict: gates.Verdict) -> LaneState:
     """Push `value`; on a re-based level the past and the coordinates move with it, so that the
@@ -102,6 +108,7 @@ def _forecast_kernels(
         accepted=state.accepted,
         position=state.position,
     )
+    first = _first_increment(tick.increments)
     states, means, deviations = [], [], []
     for kernel, kernel_state in zip(KERNEL_MODULES, state.kernels, strict=True):
         after, forecast = kernel.step(config, kernel_state, tick)
@@ -109,10 +116,23 @@ def _forecast_kernels(
         sound = jnp.isfinite(forecast.increment)
         increment = jnp.clip(forecast.increment, -INCREMENT_LIMIT, INCREMENT_LIMIT)
         usable = sound & forecast.ready
-        means.append(state.window[0] + unit * jnp.where(usable, increment, 0.0))
+        unready = jnp.where(forecast.ready, 0.0, first)
+        means.append(state.window[0] + unit * jnp.where(usable, increment, unready))
         deviations.append(jnp.where(usable, unit * jnp.sqrt(forecast.variance), jnp.nan))
     state = state._replace(kernels=tuple(states), anchor=anchor)
     return state, jnp.stack(means), jnp.stack(deviations), change.gain
+
+
+def _first_increment(increments: Array) -> Array:
+    """The next increment by an autoregression of order one in differences, shrunk to persistence;
+    `increments` `[n]`, newest first, zeros where the series has none yet."""
+    past = increments[:FIRST_INCREMENTS]
+    energy = jnp.sum(jnp.square(past[1:]))
+    typical = jnp.sum(jnp.square(past)) / jnp.maximum(jnp.sum(past != 0.0), 1)
+    covariance = jnp.sum(past[1:] * past[:-1])
+    total = energy + FIRST_PRECISION * typical
+    slope = jnp.where(total > 0.0, covariance / jnp.where(total > 0.0, total, 1.0), 0.0)
+    return jnp.clip(slope, -1.0, 1.0) * past[0]
 
 
 def _mixture(weights: Array, kernels: Array) -> Array:
@@ -313,6 +333,7 @@ def step_lane(
         cusum_alarm=answered & cusum_alarm,
         shift_alarm=answered & shift_alarm,
         events=events,
+        holder_standard_error=rough.standard_error + blank,
         kernel_sigma=fusion.kernel_sigma(fused, said.unit) + blank,
         volatility=jnp.sqrt(monitored.variance) + blank,
         jko_step_size=fusion_info.step_size + computed,

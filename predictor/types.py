@@ -126,6 +126,7 @@ class PredictionResult(NamedTuple):
     cusum_alarm: Array
     shift_alarm: Array
     events: Array
+    holder_standard_error: Array
     kernel_sigma: Array
     volatility: Array
     jko_step_size: Array

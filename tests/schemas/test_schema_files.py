@@ -21,7 +21,7 @@ from schemas.codec import (
 FINGERPRINTS = {
     "tick": "8bdbb5e28b449d9b",
     "prediction": "d23168bc25f859e1",
-    "telemetry": "81b052b13ebcb5ee",
+    "telemetry": "b812320907ac1531",
     "event": "a6bcf4f48626252c",
 }
 

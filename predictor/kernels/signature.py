@@ -2,11 +2,13 @@
 
 Over each dyadic window of L increments the path (t, y), t ∈ [0, 1], has the level-1 word
 S(y), its displacement; the level-2 log-signature word, the Lévy area between time and
-value; and the level-3 word [t, [t, y]], the second Legendre moment of the increments. All
-three are linear in the increments, hence one matrix product. They are orthogonal for
-independent increments, so a short history is enough to tell them apart.
+value; and the level-3 words [t, [t, y]], the second Legendre moment of the increments, and
+[[t, y], y]. All but the last are linear in the increments, hence one matrix product, and
+orthogonal for independent increments, so a short history is enough to tell them apart: they
+are one regression. The last is quadratic, says whether the path bends up or down as it moves,
+and has a member of its own over the shorter windows.
 
-A second member regresses on the displacements over the shortest windows alone and forgets
+A third member regresses on the displacements over the shortest windows alone and forgets
 within some fifty ticks: in an emergency of regularity this kernel forecasts by itself, and
 the law that held before is gone.
 
@@ -27,10 +29,15 @@ import numpy as np
 from predictor.config import WINDOW, PredictorConfig
 from predictor.kernels.bank import Member, bank_kernel
 from predictor.kernels.base import Kernel, KernelForecast, KernelTick
-from predictor.kernels.regression import Memory, linear_member
-from predictor.types import Array
+from predictor.kernels.regression import Memory, linear_member, nonlinear_member
+from predictor.types import Array, Scalar
 
 WINDOWS = (1, 2, 4, 8, 16, 32, 64, 127)
+
+QUADRATIC_WINDOWS = (2, 4, 8, 16, 32)
+
+QUADRATIC_LIMIT = 4.0
+"""Increments beyond so many typical ones count as this many in a quadratic word."""
 
 RECENT_WINDOWS = 4
 """Windows, from the shortest, whose displacements the short memory regresses on."""
@@ -58,8 +65,42 @@ def word_matrix(depth: int, windows: tuple[int, ...] = WINDOWS) -> np.ndarray:
     return np.stack(rows)
 
 
+def quadratic_word(length: int) -> np.ndarray:
+    """The matrix `[length, length]` M, symmetric, of the word [[t, y], y] = δᵀ M δ of a window of
+    increments δ, newest first: the log-signature's coordinate at the Lyndon word t y y.
+
+    With iterated integrals S it is S(t,y,y) − S(t,y) S(y) / 2 + S(y)² / 12, on a path of linear
+    pieces.
+    """
+    begins = 1.0 - (np.arange(length) + 1.0) / length
+    middles = begins + 0.5 / length
+    # ∫∫ t dy dy: an older increment before a newer one, and each before itself.
+    ordered = np.triu(np.broadcast_to(middles, (length, length)), 1)
+    integral = ordered + np.diag(0.5 * begins + 1.0 / (6.0 * length))
+    product = np.broadcast_to(middles, (length, length))
+    form = integral - 0.5 * product + 1.0 / 12.0
+    return np.asarray(0.5 * (form + form.T))
+
+
+def _quadratic_rows() -> tuple[np.ndarray, np.ndarray]:
+    """All forms under each other `[62, 32]`, of unit variance for independent increments, and
+    which rows belong to which word `[5, 62]`."""
+    longest = max(QUADRATIC_WINDOWS)
+    forms, owners = [], []
+    for number, length in enumerate(QUADRATIC_WINDOWS):
+        form = quadratic_word(length)
+        padded = np.zeros((length, longest))
+        padded[:, :length] = form / (np.sqrt(2.0) * np.linalg.norm(form))
+        forms.append(padded)
+        owners.append(np.full(length, number))
+    owner = np.concatenate(owners)
+    return np.concatenate(forms), (owner == np.arange(len(forms))[:, None]).astype(float)
+
+
 _MATRICES = {depth: word_matrix(depth) for depth in (2, 3)}
 _RECENT_MATRIX = word_matrix(1, WINDOWS[:RECENT_WINDOWS])
+_DISPLACEMENTS = word_matrix(1, QUADRATIC_WINDOWS)
+_QUADRATIC = _quadratic_rows()
 
 
 def _member(name: str, matrix: np.ndarray, memory: Memory) -> Member:
@@ -74,10 +115,32 @@ def _member(name: str, matrix: np.ndarray, memory: Memory) -> Member:
     return linear_member(name, features, np.ones(size + size % 2), memory)
 
 
+def _quadratic_features(tick: KernelTick) -> Array:
+    """`[12]`: a constant, the level, displacements and quadratic words of five windows."""
+    rows, owners = _QUADRATIC
+    bounded = jnp.clip(tick.increments, -QUADRATIC_LIMIT, QUADRATIC_LIMIT)
+    images = jnp.asarray(rows) @ bounded[: rows.shape[1]]
+    factors = jnp.concatenate([bounded[:length] for length in QUADRATIC_WINDOWS])
+    words = jnp.asarray(owners) @ (factors * images)
+    displacements = jnp.asarray(_DISPLACEMENTS) @ tick.increments
+    level = jnp.stack([jnp.ones(()), tick.levels[0]])
+    return jnp.concatenate([level, displacements, words])
+
+
 def _kernel(depth: int) -> Kernel:
-    words = _member("words", _MATRICES[depth], lambda config: config.signature.signature_memory)
-    recent = _member("recent", _RECENT_MATRIX, lambda config: RECENT_MEMORY)
-    return bank_kernel("signature", (words, recent))
+    def memory(config: PredictorConfig) -> Scalar:
+        return config.signature.signature_memory
+
+    members = [
+        _member("words", _MATRICES[depth], memory),
+        _member("recent", _RECENT_MATRIX, lambda config: RECENT_MEMORY),
+    ]
+    if depth >= 3:
+        size = 2 + 2 * len(QUADRATIC_WINDOWS)
+        members.append(
+            nonlinear_member("quadratic_words", _quadratic_features, np.ones(size), memory)
+        )
+    return bank_kernel("signature", members)
 
 
 _KERNELS = {depth: _kernel(depth) for depth in _MATRICES}

@@ -17,12 +17,13 @@ class TestKernels(KernelContract):
     pass
 
 
-@pytest.mark.parametrize(("depth", "words"), [(2, 15), (3, 21)])
-def test_signature_depth_sets_the_number_of_words(depth, words):
+@pytest.mark.parametrize(("depth", "words", "members"), [(2, 15, 2), (3, 21, 3)])
+def test_signature_depth_sets_the_words(depth, words, members):
     config = PredictorConfig(signature=Signature(signature_depth=depth))
 
-    state, _ = signature.KERNEL.init(config).members
+    state, *others = signature.KERNEL.init(config).members
 
+    assert len(others) == members - 1
     # A constant, the level, the words, and an increment where that makes the number even.
     assert state.features.shape == (2 + words + words % 2,)
 

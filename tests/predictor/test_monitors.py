@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from predictor import FunctionalPredictor, PredictorConfig, fusion, monitors
-from predictor.config import Monitoring
+from predictor.config import Fusion, Monitoring
 from tests.predictor.streams import TILE, fold, logistic_map, rows_where, run
 
 CONFIG = PredictorConfig()
@@ -136,6 +136,18 @@ def test_grace_suppresses_exactly_its_number_of_steps(eager):
     gaps = [np.diff(rows_where(lane)) for lane in result.cusum_alarm.T]
     assert sum(map(len, gaps)) > 100
     assert min(gap.min() for gap in gaps) == 21
+
+
+def test_alarm_makes_the_weights_even_where_the_reset_is_uniform():
+    rules = Monitoring(cusum_h=1e-3, cusum_k=0.0, shift_threshold=1000.0)
+    config = PredictorConfig(tile=TILE, monitoring=rules, fusion=Fusion(entropy_reset="uniform"))
+
+    _, result = run(FunctionalPredictor(config), logistic_map(np.random.default_rng(7), 600, 8))
+
+    alarms = result.regime_change_detected & ~result.mode_collapse_warning & ~result.emergency_mode
+    assert alarms.sum() > 100
+    assert np.all(result.weights[alarms] == 0.25)
+    assert np.max(result.weights[~alarms]) > 0.5
 
 
 def test_drift_is_beyond_the_threshold_where_the_alarm_is_and_nowhere_else(eager):

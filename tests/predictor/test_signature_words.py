@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 
 from predictor.config import WINDOW
-from predictor.kernels.signature import WINDOWS, word_matrix
+from predictor.kernels.signature import (
+    QUADRATIC_WINDOWS,
+    WINDOWS,
+    quadratic_word,
+    word_matrix,
+)
 
 TIME, VALUE = 0, 1
 
@@ -93,6 +98,28 @@ def test_words_are_the_log_signature_of_the_time_augmented_path(length):
     np.testing.assert_allclose(
         words, words_in(logarithm(signature(oldest_first))), rtol=1e-7, atol=1e-12
     )
+
+
+@pytest.mark.parametrize("length", QUADRATIC_WINDOWS)
+def test_quadratic_word_is_that_of_the_log_signature_at_depth_three(length):
+    increments = np.random.default_rng(length).normal(size=length)
+
+    word = increments @ quadratic_word(length) @ increments
+
+    expected = logarithm(signature(increments[::-1]))[3]
+    assert word == pytest.approx(expected[TIME, VALUE, VALUE], rel=1e-9)
+    # A path that is turned over bends as much to the other side, and the word is even.
+    assert word == pytest.approx(-increments @ quadratic_word(length) @ -increments)
+
+
+@pytest.mark.parametrize("length", QUADRATIC_WINDOWS)
+def test_quadratic_word_of_a_straight_line_is_nothing_and_scales_with_the_square(length):
+    form = quadratic_word(length)
+    increments = np.random.default_rng(length).normal(size=length)
+
+    assert np.ones(length) @ form @ np.ones(length) == pytest.approx(0.0, abs=1e-12)
+    scaled = logarithm(signature(3.0 * increments[::-1]))[3][TIME, VALUE, VALUE]
+    assert scaled == pytest.approx(9.0 * increments @ form @ increments, rel=1e-9)
 
 
 @pytest.mark.parametrize("length", WINDOWS[2:-1])

@@ -33,14 +33,14 @@ SHORTEST = 64
 FALSE_JUMPS = 0.05
 """Probability that a series without jumps shows one."""
 
-ROUNDS = 5
+ROUNDS = 10
 """Fits, each without the jumps of the one before."""
 
 REVERTING = 2.0
 """Standard errors by which the slope has to be below one for the series to revert."""
 
 SMALLEST_SLOPE = 0.02
-"""Least φ: no diffusion oscillates, and one that forgets nearly all within a tick is as good as noise
+"""Least φ: no diffusion oscillates, and one that forgets all within a tick is as good as noise
 about a level."""
 
 
@@ -58,7 +58,7 @@ def jump_diffusion(values: Host) -> ItoLevyModel:
         if slope > 1.0 - REVERTING * error:
             constant, slope = float(np.mean((after - before)[calm])), 1.0
         errors = after - constant - slope * before
-        deviation = _bipower_deviation(errors)
+        deviation = _bipower_deviation(errors, calm)
         now = np.abs(errors) <= _threshold(errors.size) * deviation
         if np.array_equal(now, calm):
             break
@@ -82,9 +82,11 @@ def _projection(before: Host, after: Host) -> tuple[float, float, float]:
     return constant, slope, math.sqrt(float(errors @ errors) / (after.size - 2) / energy)
 
 
-def _bipower_deviation(errors: Host) -> float:
-    size = np.abs(errors)
-    deviation = math.sqrt(0.5 * math.pi * float(np.mean(size[1:] * size[:-1])))
+def _bipower_deviation(errors: Host, calm: Host) -> float:
+    """Of the diffusion, from neighbours that are both `calm`: frequent jumps would enter it."""
+    size, pairs = np.abs(errors), calm[1:] & calm[:-1]
+    products = (size[1:] * size[:-1])[pairs]
+    deviation = math.sqrt(0.5 * math.pi * float(np.mean(products))) if products.size else 0.0
     if not deviation > 0.0:
         raise ValueError("series has no two neighbouring errors that differ from zero")
     return deviation

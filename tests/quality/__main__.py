@@ -10,8 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from predictor.types import KERNEL_NAMES
-from tests.quality.scores import FULL_SIZE, TEST_SIZE, Score, run, without
+from tests.quality.scores import FULL_SIZE, PARTS, TEST_SIZE, Score, run, without
 
 COLUMNS = {
     "over_best": "RMSE / best",
@@ -59,7 +58,7 @@ def quality(scores: Mapping[str, Score]) -> str:
 
 
 def ablation(whole: Mapping[str, Score], less: Mapping[str, Mapping[str, Score]]) -> str:
-    """RMSE without each kernel over RMSE with all of them."""
+    """RMSE without each part over RMSE with all of them."""
     ratios = {
         scenario: {
             name: scores[scenario].over_best / whole[scenario].over_best
@@ -83,13 +82,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.quality", description=__doc__)
     parser.add_argument("--small", action="store_true", help="the size that the tests run")
     parser.add_argument("--seed", type=int, default=0, help="of the series (default 0)")
-    parser.add_argument("--ablation", action="store_true", help="also without each kernel")
+    parser.add_argument("--ablation", action="store_true", help="also without each part")
     parser.add_argument("--json", action="store_true", help="numbers instead of tables")
     chosen = parser.parse_args()
     size = TEST_SIZE if chosen.small else FULL_SIZE
     whole = run(size, chosen.seed)
     less = {}
-    for name in KERNEL_NAMES if chosen.ablation else ():
+    for name in PARTS if chosen.ablation else ():
         with without(name):
             less[name] = run(size, chosen.seed)
     if chosen.json:
@@ -105,7 +104,7 @@ def main() -> None:
         quality(whole),
     ]
     if less:
-        blocks += ["RMSE without one kernel over RMSE with all:", ablation(whole, less)]
+        blocks += ["RMSE without one part over RMSE with all:", ablation(whole, less)]
     sys.stdout.write("\n\n".join(blocks) + "\n")
 
 

@@ -13,9 +13,11 @@ import numpy as np
 
 from predictor import FunctionalPredictor, Observation, PredictionResult, PredictorConfig, step
 from predictor.functional import _compiled
-from predictor.kernels import KERNEL_MODULES
+from predictor.kernels import KERNEL_MODULES, markov
+from predictor.kernels.bank import Member, bank_kernel
 from predictor.kernels.base import Kernel, KernelForecast, KernelTick
 from predictor.tile import _batch_step
+from predictor.types import KERNEL_NAMES
 from tests.quality.processes import SCENARIOS, Truth
 
 START, SECOND = 1_700_000_000_000_000_000, 1_000_000_000
@@ -135,22 +137,37 @@ def run(size: Size, seed: int = 0) -> dict[str, Score]:
     return out
 
 
+PARTS = (*KERNEL_NAMES, "value function")
+"""What can be left out: a kernel, or the deep Galerkin solution as a member of markov."""
+
+
 @contextlib.contextmanager
 def without(name: str) -> Iterator[None]:
-    """The predictor with one kernel silent: it says persistence and learns nothing."""
-    spoken = next(kernel for kernel in KERNEL_MODULES if kernel.name == name)
+    """The predictor with one of the `PARTS` silent: it says persistence and learns nothing."""
+    if name == "value function":
+        spoken = markov.KERNEL
+        silent = bank_kernel(
+            "markov",
+            [_silent(each) if each.name == "value_function" else each for each in markov.MEMBERS],
+        )
+    else:
+        spoken = next(kernel for kernel in KERNEL_MODULES if kernel.name == name)
 
-    def say_nothing(
-        config: PredictorConfig, state: Any, tick: KernelTick
-    ) -> tuple[Any, KernelForecast]:
-        return state, KernelForecast(jnp.zeros(()), jnp.asarray(False), jnp.asarray(jnp.nan))
+        def say_nothing(
+            config: PredictorConfig, state: Any, tick: KernelTick
+        ) -> tuple[Any, KernelForecast]:
+            return state, KernelForecast(jnp.zeros(()), jnp.asarray(False), jnp.asarray(jnp.nan))
 
-    silent = Kernel(name, spoken.init, say_nothing)
+        silent = Kernel(name, spoken.init, say_nothing)
     modules = tuple(silent if each is spoken else each for each in KERNEL_MODULES)
     _forget_programs()
     with mock.patch.object(step, "KERNEL_MODULES", modules):
         yield
     _forget_programs()
+
+
+def _silent(member: Member) -> Member:
+    return member._replace(step=lambda config, state, tick: (state, jnp.zeros(())))
 
 
 def _forget_programs() -> None:

@@ -147,6 +147,12 @@ def relative_variance(variance: Array, long_variance: Array) -> Array:
     return jnp.where(known, variance / jnp.where(known, long_variance, 1.0), 1.0)
 
 
+def entropy_window(ratio: Array) -> Array:
+    """Ticks over which an entropy counts as one level: the time to diffuse through the domain, for
+    a relative variance `ratio`. A loss of entropy is a collapse when it lasts for a part of it."""
+    return jnp.clip(5.0 * DOMAIN_LENGTH_SQUARED / jnp.maximum(ratio, 1e-6), *ENTROPY_WINDOW_LIMITS)
+
+
 def _epsilon(config: PredictorConfig, ratio: Scalar) -> Array:
     """Regularisation of the transport at this relative variance."""
     rules = config.fusion
@@ -194,10 +200,7 @@ def move(
     result = transport.sinkhorn(
         cost, state.weights, moved, epsilon, state.potential, rules.sinkhorn_iterations
     )
-    window = jnp.clip(
-        5.0 * DOMAIN_LENGTH_SQUARED / jnp.maximum(ratio, 1e-6), *ENTROPY_WINDOW_LIMITS
-    )
-    info = FusionInfo(step_size, window, epsilon, result, cost)
+    info = FusionInfo(step_size, entropy_window(ratio), epsilon, result, cost)
     return state._replace(weights=moved, potential=result.potential), info
 
 

@@ -182,7 +182,7 @@ def test_collapse_is_over_where_no_diffusion_moves_like_the_series():
 def test_values_that_gather_at_two_modes_are_a_collapse_and_spread_ones_the_recovery():
     calm = 0.3
     state, before = drive(galerkin.init(RULES), OPEN, 120, volatility=calm)
-    state, collapsed = drive(state, BISTABLE, 60, volatility=calm)
+    state, collapsed = drive(state, BISTABLE, 100, volatility=calm)
     _, recovered = drive(state, OPEN, 60, volatility=calm)
 
     assert not np.any(before.collapse_warning)
@@ -196,7 +196,7 @@ def test_values_that_gather_at_two_modes_are_a_collapse_and_spread_ones_the_reco
 def test_alarm_starts_the_trailing_level_anew_and_so_ends_the_warning():
     calm = 0.3
     state, _ = drive(galerkin.init(RULES), OPEN, 120, volatility=calm)
-    state, collapsed = drive(state, BISTABLE, 60, volatility=calm)
+    state, collapsed = drive(state, BISTABLE, 100, volatility=calm)
 
     _, after = drive(state, BISTABLE, 1, volatility=calm, regime=True)
 
@@ -215,15 +215,16 @@ def test_collapse_that_lasts_becomes_the_new_level():
 
 
 @pytest.mark.parametrize(
-    ("window", "expected"), [(10.0, 10), (100.0, 10), (109.0, 10), (250.0, 25), (500.0, 50)]
+    ("volatility", "expected"), [(10.0, 10), (1.0, 10), (0.9, 12), (0.6, 27), (0.3, 50), (0.01, 50)]
 )
-def test_warning_needs_ten_ticks_or_a_tenth_of_the_window(window, expected):
-    rules = RULES._replace(entropy_window=window)
-
+def test_warning_needs_ten_ticks_or_a_tenth_of_the_window_which_calm_times_lengthen(
+    volatility, expected
+):
     def warned(ticks):
-        state = galerkin.init(rules)._replace(collapsed=jnp.asarray(ticks))
-        return bool(galerkin.is_collapsed(rules, state))
+        state = galerkin.init(RULES)._replace(collapsed=jnp.asarray(ticks))
+        return bool(galerkin.is_collapsed(RULES, state, volatility))
 
+    # The window is 100 over the relative variance, at most 500.
     assert not warned(expected - 1)
     assert warned(expected)
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from predictor.fusion import entropy_window
 from predictor.kernels.markov import entropy
 from predictor.kernels.markov.ladder import CAPACITIES, certainty_equivalent
 from predictor.selection import choose
@@ -24,14 +25,14 @@ loss below this is none."""
 
 
 class GalerkinRules(NamedTuple):
-    """Limits, under the names of the configuration.
+    """Limits.
 
     - `gamma_min`, `gamma_default`, `gamma_max`: share of exp(h₀) that exp(h) must keep in
       volatile, ordinary and calm times.
     - `volatility_low`, `volatility_high`: where these begin. Their geometric mean stands for a
       series as volatile as in the long run, so only their ratio matters.
-    - `collapse_min_steps`, `collapse_window_ratio`, `entropy_window`: a collapse is warned of
-      after max(first, second × third) ticks in a row.
+    - `collapse_min_steps`, `collapse_window_ratio`: a collapse is warned of after max(first,
+      second × window of the entropy) ticks in a row, and the window is longer in calm times.
     - `ratio_min`, `ratio_max`: bounds on κ; `scaling_trigger`: κ beyond which more capacity is
       needed; `coupling`: exponent β of κ in it; `capacity_factor`: bound on capacity over that
       of the `baseline_member`.
@@ -46,7 +47,6 @@ class GalerkinRules(NamedTuple):
     volatility_high: Scalar = 0.2
     collapse_min_steps: Scalar = 10.0
     collapse_window_ratio: Scalar = 0.1
-    entropy_window: Scalar = 100.0
     ratio_min: Scalar = 0.1
     ratio_max: Scalar = 10.0
     scaling_trigger: Scalar = 2.0
@@ -161,9 +161,10 @@ def _follow_entropy(
     return after, power, ratio
 
 
-def is_collapsed(rules: GalerkinRules, state: GalerkinState) -> Array:
+def is_collapsed(rules: GalerkinRules, state: GalerkinState, volatility: Scalar) -> Array:
     """Whether the entropy has been too low for long enough to warn."""
-    by_window = jnp.floor(rules.collapse_window_ratio * rules.entropy_window)
+    window = entropy_window(jnp.square(jnp.asarray(volatility, float)))
+    by_window = jnp.floor(rules.collapse_window_ratio * window)
     return state.collapsed >= jnp.maximum(rules.collapse_min_steps, by_window)
 
 
@@ -205,7 +206,7 @@ def follow(
         value=jnp.tanh(here),
         certainty_equivalent=here,
         entropy=jnp.where(full, power, jnp.nan),
-        collapse_warning=is_collapsed(rules, after),
+        collapse_warning=is_collapsed(rules, after, volatility),
         scaled=after.member != state.member,
         member=after.member,
         ratio=jnp.where(full, ratio, 1.0),

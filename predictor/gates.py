@@ -123,13 +123,18 @@ def _out_of_order(state: GateState, accepted: Array, answered: Array, y: Array, 
     return late | ((answered > 0) & repeated)
 
 
+def _limit(config: Ingestion, state: GateState) -> Array:
+    """Distance from the location beyond which a value is an outlier."""
+    return config.sigma_bound * jnp.sqrt(state.variance)
+
+
 def _domain(
     config: Ingestion, state: GateState, accepted: Array, y: Array
 ) -> tuple[Array, Array, Array]:
     """Whether `y` is rejected, whether it confirms a value that was rejected before, and
     whether it stayed there."""
     finite = jnp.isfinite(y)
-    limit = config.sigma_bound * jnp.sqrt(state.variance)
+    limit = _limit(config, state)
     # A series that never moved has no spread to measure a distance with.
     judged = (accepted >= WARM_UP_TICKS) & (limit > 1e-9 * jnp.abs(state.location))
     outlying = judged & (jnp.abs(y - state.location) > limit)
@@ -271,7 +276,7 @@ def apply(
 
     rate = jnp.maximum(rules.location_memory, 1.0 / (accepted + 1.0))
     # An extreme that is recalled counts for what would have been believed at once.
-    bound = rules.sigma_bound * jnp.sqrt(state.variance)
+    bound = _limit(rules, state)
     deviation = value - state.location
     deviation = jnp.where(readmitted, jnp.clip(deviation, -bound, bound), deviation)
     # A hung feed must not shrink the scale: the first live tick would be an outlier.

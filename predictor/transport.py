@@ -85,6 +85,11 @@ def _columns(problem: _Problem, rows: Array) -> Array:
     return jnp.log(problem.target) - _log_sum(rows[:, None] - problem.cost, 0)
 
 
+def _plan(problem: _Problem, rows: Array) -> Array:
+    """The plan of a potential of the rows, over the regularisation; its columns meet the target."""
+    return jnp.exp(rows[:, None] + _columns(problem, rows)[None, :] - problem.cost)
+
+
 def sinkhorn(
     cost: Array, source: Array, target: Array, epsilon: Array, potential: Array, iterations: int
 ) -> TransportResult:
@@ -128,7 +133,7 @@ def _block(problem: _Problem, rows: Array, steps: int) -> tuple[Array, Array, Ar
     error = jnp.max(jnp.abs(jnp.exp(rows + image) - problem.source))
     missed = (error > MARGINAL_TOLERANCE).astype(jnp.int32)
     rows = jnp.log(problem.source) - image
-    plan = jnp.exp(rows[:, None] + _columns(problem, rows)[None, :] - problem.cost)
+    plan = _plan(problem, rows)
     u, v = jnp.ones_like(rows), jnp.ones_like(rows)
     for _ in range(steps - 1):
         sums = jnp.sum(plan * v[None, :], axis=1)
@@ -141,9 +146,7 @@ def _block(problem: _Problem, rows: Array, steps: int) -> tuple[Array, Array, Ar
 
 def plan_of(cost: Array, source: Array, target: Array, epsilon: Scalar, potential: Array) -> Array:
     """The plan `[k, k]` that a potential of the rows stands for; its columns meet the target."""
-    problem = _problem(cost, source, target, epsilon)
-    rows = potential / epsilon
-    return jnp.exp(rows[:, None] + _columns(problem, rows)[None, :] - problem.cost)
+    return _plan(_problem(cost, source, target, epsilon), potential / epsilon)
 
 
 def solve(cost: Host, source: Host, target: Host, epsilon: float) -> TransportResult:
@@ -172,9 +175,9 @@ def solve(cost: Host, source: Host, target: Host, epsilon: float) -> TransportRe
             break
         regularisation = max(DESCENT * regularisation, epsilon)
     plan = dual.plan(rows, epsilon)
-    error = np.max(np.abs(dual.excess(rows, epsilon)))
-    entropy = np.sum(np.where(plan > 0.0, plan * (np.log(np.maximum(plan, SMALLEST)) - 1.0), 0.0))
-    energy = np.sum(plan * cost) + epsilon * entropy
+    error = np.max(np.abs(dual.source - np.sum(plan, axis=1)))
+    logarithm = np.log(np.maximum(plan, SMALLEST))
+    energy = np.sum(plan * (cost + epsilon * (logarithm - 1.0)))
     met = error <= MARGINAL_TOLERANCE
     host: Any = (rows - np.mean(rows), energy, error, np.int32(iterations), met)
     return TransportResult(*host)

@@ -147,11 +147,11 @@ class UniversalPredictor:
             times = _column("timestamps_ns", timestamps_ns, "iu", np.int64)
             if times.size != values.size:
                 raise ValueError(f"timestamps_ns: {times.size} for {values.size} samples")
-        history_of = self._functional.scan_batch
+        scan = self._functional.scan_batch
         states = self._functional.init_states(1)
-        states, most = history_of(states, Observation(values[:-1, None], times[:-1, None]))
+        states, most = scan(states, Observation(values[:-1, None], times[:-1, None]))
         before = np.asarray(states.fusion.weights[0])
-        self._state, end = history_of(states, Observation(values[-1:, None], times[-1:, None]))
+        self._state, end = scan(states, Observation(values[-1:, None], times[-1:, None]))
         self._dated = timestamps_ns is not None
         self._history_skill = _skill(values, np.asarray(most.reference_prediction[:, 0]))
         last: PredictionResult = jax.tree.map(lambda leaf: leaf[0, 0], end)

@@ -55,6 +55,7 @@ def contradictions(config: Config) -> Iterator[str]:
             "history.topic_ticks: there is nothing before kafka.start = earliest; leave it out, or "
             'write kafka.start = "latest"'
         )
+    yield from _entropies(config)
     fusion = config.fusion
     if fusion.learning_rate_minimum > fusion.learning_rate_maximum:
         yield "fusion.learning_rate_minimum: must not exceed fusion.learning_rate_maximum"
@@ -86,6 +87,19 @@ def _extra(config: Config) -> Iterator[str]:
             yield f"kafka.extra.{key}: has a field of its own; set {OWN_FIELDS[name]} instead"
         if name in FIXED:
             yield f"kafka.extra.{key}: is not free, {FIXED[name]}; remove it"
+
+
+def _entropies(config: Config) -> Iterator[str]:
+    markov = config.markov
+    ordered = (
+        ("entropy_gamma_min", "entropy_gamma_default"),
+        ("entropy_gamma_default", "entropy_gamma_max"),
+        ("entropy_volatility_low_threshold", "entropy_volatility_high_threshold"),
+    )
+    for low, high in ordered:
+        below, above = getattr(markov, low), getattr(markov, high)
+        if below > above:
+            yield f"markov.{low}: {below:g} exceeds markov.{high} ({above:g}); write at most that"
 
 
 def _names(config: Config) -> Iterator[str]:

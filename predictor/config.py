@@ -256,11 +256,75 @@ class Hilbert(Section, frozen=True):
 
 
 class Markov(Section, frozen=True):
-    """Drift and diffusion of a scalar diffusion, by Kramers–Moyal regression."""
+    """Drift and diffusion of a scalar diffusion, by Kramers–Moyal regression, and the deep
+    Galerkin solution of its backward equation.
+
+    An entropy below its share γ of the trailing one is a mode collapse, and γ is smaller in
+    volatile times. An entropy that has grown by κ = exp(H − H₀) beyond the trigger asks for a
+    network of κ^β times the capacity (width × depth) of the configured one.
+    """
 
     markov_memory: Annotated[
         float, tunable("forgetting factor of the regression", "per tick", gt=0.9, le=1.0)
     ] = 0.9995
+    dgm_network: Annotated[
+        Literal["32x2", "64x2", "64x3", "64x4"],
+        structural("width x depth of the trained network that an asset begins with"),
+    ] = "32x2"
+    dgm_entropy_coupling_beta: Annotated[
+        float,
+        structural("exponent of κ in the capacity that it asks for", "exponent", gt=0.0, le=1.0),
+    ] = 0.7
+    dgm_max_capacity_factor: Annotated[
+        float,
+        structural("largest capacity, in that of `dgm_network`", "ratio", ge=1.0, le=100.0),
+    ] = 4.0
+    entropy_scaling_trigger: Annotated[
+        float, structural("κ from which a larger network takes over", "ratio", gt=1.0, le=100.0)
+    ] = 2.0
+    entropy_ratio_min: Annotated[
+        float, structural("smallest κ that is told apart", "ratio", gt=0.0, le=1.0)
+    ] = 0.1
+    entropy_ratio_max: Annotated[
+        float, structural("largest κ that is told apart", "ratio", ge=1.0, le=1000.0)
+    ] = 10.0
+    entropy_gamma_min: Annotated[
+        float,
+        structural("share of the trailing entropy to keep in volatile times", "ratio", ge=0, le=1),
+    ] = 0.5
+    entropy_gamma_default: Annotated[
+        float,
+        structural("share of the trailing entropy to keep in ordinary times", "ratio", ge=0, le=1),
+    ] = 0.8
+    entropy_gamma_max: Annotated[
+        float,
+        structural("share of the trailing entropy to keep in calm times", "ratio", ge=0, le=1),
+    ] = 1.0
+    entropy_volatility_low_threshold: Annotated[
+        float,
+        structural(
+            "volatility below which times are calm; the geometric mean of both thresholds stands "
+            "for the long run, so that only their ratio matters",
+            "ratio",
+            gt=0.0,
+            le=100.0,
+        ),
+    ] = 0.05
+    entropy_volatility_high_threshold: Annotated[
+        float, structural("volatility above which times are volatile", "ratio", gt=0.0, le=100.0)
+    ] = 0.2
+    mode_collapse_min_threshold: Annotated[
+        int, structural("ticks of low entropy in a row that are a collapse", "ticks", ge=1, le=1000)
+    ] = 10
+    mode_collapse_window_ratio: Annotated[
+        float,
+        structural(
+            "ticks that are a collapse, where more, over the window of the entropy",
+            "ratio",
+            gt=0.0,
+            le=1.0,
+        ),
+    ] = 0.1
 
 
 class Levy(Section, frozen=True):

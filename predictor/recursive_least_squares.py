@@ -16,6 +16,7 @@ statistics*. Rank-one updates only: the compiled step holds no matrix factorisat
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -118,13 +119,12 @@ def transport(
     moves along, so the information of every tick is kept.
     """
     changed = (stretch != 1.0) | (shift != 0.0) | (gain != 1.0)
-    return only_where(
-        changed, lambda known: _transported(known, stretch, shift, gain, levels), state
-    )
+    moved = functools.partial(_transported, levels)
+    return only_where(changed, moved, state, stretch, shift, gain)
 
 
 def _transported(
-    state: Regression, stretch: Array, shift: Array, gain: Array, levels: int
+    levels: int, state: Regression, stretch: Array, shift: Array, gain: Array
 ) -> Regression:
     size = state.coefficients.shape[0]
     # With x' = A x coefficients and root move by A⁻ᵀ, whose only off-diagonal row is the first.

@@ -78,3 +78,18 @@ def test_a_topic_that_no_broker_would_create_is_refused(name):
 def test_a_registry_address_without_its_scheme_is_refused(url):
     with pytest.raises(ConfigError, match=r"schemas\.registry_url"):
         loaded(SCHEMAS__REGISTRY_URL=url)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "other"),
+    [
+        ("ENTROPY_GAMMA_MIN", "0.9", "markov.entropy_gamma_default (0.8)"),
+        ("ENTROPY_GAMMA_MAX", "0.7", "markov.entropy_gamma_max (0.7)"),
+        ("ENTROPY_VOLATILITY_HIGH_THRESHOLD", "0.01", "high_threshold (0.01)"),
+    ],
+)
+def test_limits_of_the_entropy_that_cross_are_refused(name, value, other):
+    with pytest.raises(ConfigError) as caught:
+        loaded(**{f"MARKOV__{name}": value})
+
+    assert other in str(caught.value)

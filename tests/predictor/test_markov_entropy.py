@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
 
+from predictor.config import Markov, PredictorConfig
 from predictor.kernels.markov import entropy, galerkin
-from predictor.kernels.markov.galerkin import GalerkinRules
-from predictor.kernels.markov.ladder import CAPACITIES
+from predictor.kernels.markov.ladder import CAPACITIES, SHAPES
+from predictor.kernels.markov.value_function import value_function_member
 from predictor.packing import layout_of, pack, unpack
 from tests.predictor.markov_processes import (
     certainty_on_grid,
@@ -114,7 +116,7 @@ def test_linear_processes_have_the_shape_of_a_line_whatever_their_rate(rate):
     assert shape_of(ring) == pytest.approx(LINE, abs=0.1)
 
 
-RULES = GalerkinRules()
+RULES = Markov()
 OPEN = ornstein_uhlenbeck(0.05, 1.0)
 CLOSED = ornstein_uhlenbeck(2.5, 1.0)
 BISTABLE = np.array([0.0, 0.35, 0.0, -0.35, np.log(0.02), 0.0, 0.0])
@@ -188,7 +190,7 @@ def test_values_that_gather_at_two_modes_are_a_collapse_and_spread_ones_the_reco
     assert not np.any(before.collapse_warning)
     assert np.any(collapsed.collapse_warning)
     first = int(np.argmax(collapsed.collapse_warning))
-    assert first >= RULES.collapse_min_steps - 1
+    assert first >= RULES.mode_collapse_min_threshold - 1
     assert np.all(collapsed.collapse_warning[first:])
     assert not recovered.collapse_warning[-1]
 
@@ -237,17 +239,44 @@ def test_retained_share_falls_with_volatility_relative_to_the_long_run(volatilit
     assert float(galerkin.retained_share(RULES, jnp.asarray(volatility))) == share
 
 
+def test_every_trained_network_can_be_configured_and_no_other():
+    known = get_args(get_args(get_type_hints(Markov, include_extras=True)["dgm_network"])[0])
+
+    assert known == tuple(f"{width}x{depth}" for width, depth in SHAPES)
+
+
+@pytest.mark.parametrize("member", range(len(SHAPES)))
+def test_an_asset_begins_with_the_configured_network(member):
+    markov = Markov(dgm_network="{}x{}".format(*SHAPES[member]))
+    states = value_function_member("value").init(PredictorConfig(markov=markov))
+
+    assert int(states.galerkin.member) == member
+
+
+def test_no_entropy_is_a_collapse_where_none_has_to_be_kept():
+    state = galerkin.init(RULES)._replace(followed=jnp.asarray(200), shape=jnp.asarray(50.0))
+    lenient = msgspec.structs.replace(
+        RULES, entropy_gamma_min=0.0, entropy_gamma_default=0.0, entropy_gamma_max=0.0
+    )
+
+    def collapsed(rules: Markov) -> int:
+        after, _, _ = galerkin._follow_entropy(rules, state, jnp.asarray(1.0), jnp.asarray(False))
+        return int(after.collapsed)
+
+    assert (collapsed(RULES), collapsed(lenient)) == (1, 0)
+
+
 @given(st.floats(0.1, 10.0), st.integers(0, len(CAPACITIES) - 1))
 def test_capacity_suffices_for_the_entropy_ratio_within_its_bound(ratio, baseline):
-    rules = RULES._replace(baseline_member=baseline)
+    rules = msgspec.structs.replace(RULES, dgm_network="{}x{}".format(*SHAPES[baseline]))
     start = jnp.asarray(baseline, jnp.int32)
 
     chosen = int(galerkin.choose_member(rules, start, jnp.asarray(ratio)))
 
     base, capacity = CAPACITIES[baseline], CAPACITIES[chosen]
-    assert base <= capacity <= rules.capacity_factor * base
-    required = base * min(ratio**rules.coupling, rules.capacity_factor)
-    if ratio > rules.scaling_trigger:
+    assert base <= capacity <= rules.dgm_max_capacity_factor * base
+    required = base * min(ratio**rules.dgm_entropy_coupling_beta, rules.dgm_max_capacity_factor)
+    if ratio > rules.entropy_scaling_trigger:
         assert capacity >= min(required, CAPACITIES[-1])
         smaller = [c for c in CAPACITIES[baseline:] if c < capacity]
         assert all(c < required for c in smaller)
@@ -279,11 +308,14 @@ def test_wider_values_scale_the_network_once_and_their_level_scales_it_back():
     _, settled = drive(state, OPEN, 900)
 
     assert not np.any(before.scaled)
-    assert np.max(wider.ratio) > RULES.scaling_trigger
+    assert np.max(wider.ratio) > RULES.entropy_scaling_trigger
     assert np.all(np.diff(wider.member[np.argmax(wider.scaled) :]) >= 0)
     assert 1 <= np.sum(wider.scaled) <= len(CAPACITIES) - 1
     largest = CAPACITIES[wider.member.max()]
-    assert largest >= CAPACITIES[0] * min(np.max(wider.ratio) ** RULES.coupling, 4.0) - 1e-9
+    assert (
+        largest
+        >= CAPACITIES[0] * min(np.max(wider.ratio) ** RULES.dgm_entropy_coupling_beta, 4.0) - 1e-9
+    )
     assert settled.member[-1] == 0
     assert np.sum(settled.scaled) == 1
 

@@ -41,3 +41,17 @@ def test_nothing_is_computed_while_no_lane_needs_it():
 
     assert nobody == 0
     assert len(computed) > 0
+
+
+def test_what_is_given_is_worked_on_inside_the_loop():
+    # The compiler moves what does not change in a loop out of it, to be computed in any case.
+    def ranked(tree, values):
+        return jax.tree.map(lambda leaf: leaf + jnp.sort(values)[0].astype(leaf.dtype), tree)
+
+    values = jnp.arange(12.0).reshape(4, 3)
+    run = jax.jit(jax.vmap(lambda n, tree, given: only_where(n, ranked, tree, given)))
+    program = run.lower(jnp.zeros(4, bool), TREE, values).compile().as_text()
+
+    before_and_after_the_loop = program[program.index("\nENTRY") :]
+    assert " sort(" in program
+    assert " sort(" not in before_and_after_the_loop

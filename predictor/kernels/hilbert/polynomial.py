@@ -117,12 +117,12 @@ def polynomial_member(name: str, delays: Sequence[int], degree: int, precision: 
         regression = choose(tick.learn, learned, state.regression)
         state = state._replace(regression=regression)
 
-        def anew(known: PolynomialState) -> PolynomialState:
-            inside = np.max(vectors, axis=1) < tick.accepted
-            centre, whitening = whitening_of(tick.levels[vectors], inside)
+        def anew(known: PolynomialState, levels: Array, accepted: Array) -> PolynomialState:
+            inside = np.max(vectors, axis=1) < accepted
+            centre, whitening = whitening_of(levels[vectors], inside)
             return PolynomialState(centre, whitening, rls.init(precisions), known.features)
 
-        state = only_where(tick.change.restart, anew, state)
+        state = only_where(tick.change.restart, anew, state, tick.levels, tick.accepted)
         now = features(state, tick)
         increment = rls.predict(state.regression, now)
         # A polynomial says nothing about where it has not been.

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from predictor.config import Markov
 from predictor.fusion import entropy_window
 from predictor.kernels.markov import entropy
-from predictor.kernels.markov.ladder import CAPACITIES, certainty_equivalent
+from predictor.kernels.markov.ladder import CAPACITIES, certainty_equivalent, member_index
 from predictor.selection import choose
 from predictor.types import Array, Scalar
 
@@ -24,36 +25,8 @@ ENTROPY_ERROR = 0.1
 loss below this is none."""
 
 
-class GalerkinRules(NamedTuple):
-    """Limits.
-
-    - `gamma_min`, `gamma_default`, `gamma_max`: share of exp(h₀) that exp(h) must keep in
-      volatile, ordinary and calm times.
-    - `volatility_low`, `volatility_high`: where these begin. Their geometric mean stands for a
-      series as volatile as in the long run, so only their ratio matters.
-    - `collapse_min_steps`, `collapse_window_ratio`: a collapse is warned of after max(first,
-      second × window of the entropy) ticks in a row, and the window is longer in calm times.
-    - `ratio_min`, `ratio_max`: bounds on κ; `scaling_trigger`: κ beyond which more capacity is
-      needed; `coupling`: exponent β of κ in it; `capacity_factor`: bound on capacity over that
-      of the `baseline_member`.
-    - `baseline_memory`: rate at which the trailing levels H₀ and h₀ follow, per tick.
-    - `baseline_member`: place of the configured network in the ladder; a plain integer.
-    """
-
-    gamma_min: Scalar = 0.5
-    gamma_default: Scalar = 0.8
-    gamma_max: Scalar = 1.0
-    volatility_low: Scalar = 0.05
-    volatility_high: Scalar = 0.2
-    collapse_min_steps: Scalar = 10.0
-    collapse_window_ratio: Scalar = 0.1
-    ratio_min: Scalar = 0.1
-    ratio_max: Scalar = 10.0
-    scaling_trigger: Scalar = 2.0
-    coupling: Scalar = 0.7
-    capacity_factor: Scalar = 4.0
-    baseline_memory: Scalar = 0.005
-    baseline_member: int = 0
+BASELINE_MEMORY = 0.005
+"""Rate at which the trailing entropies follow, per tick."""
 
 
 class GalerkinState(NamedTuple):
@@ -88,57 +61,68 @@ class GalerkinReading(NamedTuple):
     ratio: Array
 
 
-def init(rules: GalerkinRules) -> GalerkinState:
+def baseline_member(rules: Markov) -> int:
+    """Place of the configured network in the ladder."""
+    width, depth = rules.dgm_network.split("x")
+    return member_index(int(width), int(depth))
+
+
+def init(rules: Markov) -> GalerkinState:
     """Nothing seen; the configured network."""
     zero, count = jnp.zeros(()), jnp.zeros((), jnp.int64)
     ring = jnp.zeros(entropy.POINTS, jnp.float32)
-    member = jnp.asarray(rules.baseline_member, jnp.int32)
+    member = jnp.asarray(baseline_member(rules), jnp.int32)
     return GalerkinState(ring, count, count, zero, zero, count, member)
 
 
-def required_capacity(rules: GalerkinRules, ratio: Array) -> Array:
+def required_capacity(rules: Markov, ratio: Array) -> Array:
     """Width × depth that κ asks for: that of the baseline × κ^β, bounded by its multiple.
 
     **Source:** seed 000, capacity criterion log W D ≥ log W₀ D₀ + β log κ. The baseline is the
     configured network, never the one in use, so that repeated triggers do not compound.
     """
-    baseline = CAPACITIES[rules.baseline_member]
-    growth = jnp.minimum(ratio**rules.coupling, rules.capacity_factor)
+    baseline = CAPACITIES[baseline_member(rules)]
+    growth = jnp.minimum(ratio**rules.dgm_entropy_coupling_beta, rules.dgm_max_capacity_factor)
     return baseline * jnp.maximum(growth, 1.0)
 
 
-def _smallest_sufficient(rules: GalerkinRules, required: Array) -> Array:
+def _smallest_sufficient(rules: Markov, required: Array) -> Array:
     """The smallest member with this capacity, among those within the bound; the largest of
     these where none suffices."""
-    baseline = CAPACITIES[rules.baseline_member]
-    allowed = (baseline <= CAPACITIES) & (rules.capacity_factor * baseline >= CAPACITIES)
+    baseline = CAPACITIES[baseline_member(rules)]
+    allowed = (baseline <= CAPACITIES) & (rules.dgm_max_capacity_factor * baseline >= CAPACITIES)
     sufficient = allowed & (required <= CAPACITIES)
     smallest = jnp.argmin(jnp.where(sufficient, CAPACITIES, jnp.inf))
     largest = jnp.argmax(jnp.where(allowed, CAPACITIES, -jnp.inf))
     return jnp.where(jnp.any(sufficient), smallest, largest).astype(jnp.int32)
 
 
-def choose_member(rules: GalerkinRules, member: Array, ratio: Array) -> Array:
+def choose_member(rules: Markov, member: Array, ratio: Array) -> Array:
     """The member for κ: a larger one beyond the trigger, the configured one again once κ has
     fallen below the trigger's square root, the present one between."""
     needed = _smallest_sufficient(rules, required_capacity(rules, ratio))
     capacities = jnp.asarray(CAPACITIES)
-    grows = (ratio > rules.scaling_trigger) & (capacities[needed] > capacities[member])
-    relaxes = ratio * ratio < rules.scaling_trigger
-    baseline = jnp.asarray(rules.baseline_member, jnp.int32)
+    grows = (ratio > rules.entropy_scaling_trigger) & (capacities[needed] > capacities[member])
+    relaxes = ratio * ratio < rules.entropy_scaling_trigger
+    baseline = jnp.asarray(baseline_member(rules), jnp.int32)
     return jnp.where(grows, needed, jnp.where(relaxes, baseline, member))
 
 
-def retained_share(rules: GalerkinRules, volatility: Array) -> Array:
+def retained_share(rules: Markov, volatility: Array) -> Array:
     """γ for `volatility`, the recent over the long-run standard deviation of the errors."""
-    scaled = volatility * jnp.sqrt(rules.volatility_low * rules.volatility_high)
-    calm, wild = scaled < rules.volatility_low, scaled > rules.volatility_high
-    ordinary = jnp.where(calm, rules.gamma_max, rules.gamma_default)
-    return jnp.where(wild, rules.gamma_min, ordinary)
+    scaled = volatility * jnp.sqrt(
+        rules.entropy_volatility_low_threshold * rules.entropy_volatility_high_threshold
+    )
+    calm, wild = (
+        scaled < rules.entropy_volatility_low_threshold,
+        scaled > rules.entropy_volatility_high_threshold,
+    )
+    ordinary = jnp.where(calm, rules.entropy_gamma_max, rules.entropy_gamma_default)
+    return jnp.where(wild, rules.entropy_gamma_min, ordinary)
 
 
 def _follow_entropy(
-    rules: GalerkinRules, state: GalerkinState, volatility: Array, regime: Array
+    rules: Markov, state: GalerkinState, volatility: Array, regime: Array
 ) -> tuple[GalerkinState, Array, Array]:
     """Compare the full ring with the trailing levels, then let them follow: state, H, κ."""
     values = state.ring.astype(jnp.float64)
@@ -147,10 +131,12 @@ def _follow_entropy(
     anew = regime | (state.followed == 0)
     trailing_power = jnp.where(anew, power, state.power)
     trailing_shape = jnp.where(anew, shape, state.shape)
-    ratio = jnp.clip(jnp.exp(power - trailing_power), rules.ratio_min, rules.ratio_max)
+    ratio = jnp.clip(
+        jnp.exp(power - trailing_power), rules.entropy_ratio_min, rules.entropy_ratio_max
+    )
     kept = jnp.exp(shape - trailing_shape + ENTROPY_ERROR)
     low = (state.followed >= entropy.POINTS) & (kept < retained_share(rules, volatility))
-    rate = jnp.maximum(rules.baseline_memory, 1.0 / (state.followed + 1.0))
+    rate = jnp.maximum(BASELINE_MEMORY, 1.0 / (state.followed + 1.0))
     after = state._replace(
         followed=state.followed + 1,
         power=trailing_power + rate * (power - trailing_power),
@@ -161,15 +147,15 @@ def _follow_entropy(
     return after, power, ratio
 
 
-def is_collapsed(rules: GalerkinRules, state: GalerkinState, volatility: Scalar) -> Array:
+def is_collapsed(rules: Markov, state: GalerkinState, volatility: Scalar) -> Array:
     """Whether the entropy has been too low for long enough to warn."""
     window = entropy_window(jnp.square(jnp.asarray(volatility, float)))
-    by_window = jnp.floor(rules.collapse_window_ratio * window)
-    return state.collapsed >= jnp.maximum(rules.collapse_min_steps, by_window)
+    by_window = jnp.floor(rules.mode_collapse_window_ratio * window)
+    return state.collapsed >= jnp.maximum(rules.mode_collapse_min_threshold, by_window)
 
 
 def follow(
-    rules: GalerkinRules,
+    rules: Markov,
     state: GalerkinState,
     coefficients: Array,
     position: Array,

@@ -32,8 +32,6 @@ FORECAST_PRECISION = np.ones(2)
 SQUARE_LIMIT = 16.0
 """Squared errors count for at most this many times their mean."""
 
-RULES = galerkin.GalerkinRules()
-
 
 class ValueState(NamedTuple):
     """Regressions of the increment on 1, x, x², x³, of its squared error on 1, x, x², and of the
@@ -54,7 +52,6 @@ class ValueState(NamedTuple):
 
 
 def _init(config: PredictorConfig) -> ValueState:
-    del config
     zero, no = jnp.zeros(()), jnp.asarray(False)
     return ValueState(
         drift=rls.init(DRIFT_PRECISION),
@@ -62,7 +59,7 @@ def _init(config: PredictorConfig) -> ValueState:
         forecast=rls.init(FORECAST_PRECISION),
         level=zero,
         distance=zero,
-        galerkin=galerkin.init(RULES),
+        galerkin=galerkin.init(config.markov),
         entropy=jnp.asarray(jnp.nan),
         warning=no,
         scaled=no,
@@ -106,7 +103,7 @@ def _step(config: PredictorConfig, state: ValueState, tick: KernelTick) -> tuple
     noise = state.variance.coefficients / jnp.square(tick.ratio)
     coefficients, embeddable = embed(per_level, log_variance(noise))
     after, said = galerkin.follow(
-        RULES,
+        config.markov,
         state.galerkin,
         coefficients,
         level,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from consumers.settings import dotted
+from predictor.settings import value_at
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -44,6 +45,14 @@ FIXED = {
 }
 """librdkafka settings on which exactly-once rests, and why each is not free."""
 
+ORDERED = (
+    ("fusion.learning_rate_minimum", "fusion.learning_rate_maximum"),
+    ("markov.entropy_gamma_min", "markov.entropy_gamma_default"),
+    ("markov.entropy_gamma_default", "markov.entropy_gamma_max"),
+    ("markov.entropy_volatility_low_threshold", "markov.entropy_volatility_high_threshold"),
+)
+"""Pairs of fields of which the first must not exceed the second."""
+
 
 def contradictions(config: Config) -> Iterator[str]:
     """One line for each rule that the configuration breaks, naming fields and remedy."""
@@ -55,10 +64,10 @@ def contradictions(config: Config) -> Iterator[str]:
             "history.topic_ticks: there is nothing before kafka.start = earliest; leave it out, or "
             'write kafka.start = "latest"'
         )
-    yield from _entropies(config)
-    fusion = config.fusion
-    if fusion.learning_rate_minimum > fusion.learning_rate_maximum:
-        yield "fusion.learning_rate_minimum: must not exceed fusion.learning_rate_maximum"
+    for low, high in ORDERED:
+        below, above = (value_at(config, tuple(path.split("."))) for path in (low, high))
+        if below > above:
+            yield f"{low}: {below:g} must not exceed {high} ({above:g})"
 
 
 def _times(config: Config) -> Iterator[str]:
@@ -87,19 +96,6 @@ def _extra(config: Config) -> Iterator[str]:
             yield f"kafka.extra.{key}: has a field of its own; set {OWN_FIELDS[name]} instead"
         if name in FIXED:
             yield f"kafka.extra.{key}: is not free, {FIXED[name]}; remove it"
-
-
-def _entropies(config: Config) -> Iterator[str]:
-    markov = config.markov
-    ordered = (
-        ("entropy_gamma_min", "entropy_gamma_default"),
-        ("entropy_gamma_default", "entropy_gamma_max"),
-        ("entropy_volatility_low_threshold", "entropy_volatility_high_threshold"),
-    )
-    for low, high in ordered:
-        below, above = getattr(markov, low), getattr(markov, high)
-        if below > above:
-            yield f"markov.{low}: {below:g} exceeds markov.{high} ({above:g}); write at most that"
 
 
 def _names(config: Config) -> Iterator[str]:

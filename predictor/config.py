@@ -290,15 +290,19 @@ class Markov(Section, frozen=True):
     ] = 10.0
     entropy_gamma_min: Annotated[
         float,
-        structural("share of the trailing entropy to keep in volatile times", "ratio", ge=0, le=1),
+        structural(
+            "share of the trailing entropy to keep in volatile times", "ratio", ge=0.0, le=1.0
+        ),
     ] = 0.5
     entropy_gamma_default: Annotated[
         float,
-        structural("share of the trailing entropy to keep in ordinary times", "ratio", ge=0, le=1),
+        structural(
+            "share of the trailing entropy to keep in ordinary times", "ratio", ge=0.0, le=1.0
+        ),
     ] = 0.8
     entropy_gamma_max: Annotated[
         float,
-        structural("share of the trailing entropy to keep in calm times", "ratio", ge=0, le=1),
+        structural("share of the trailing entropy to keep in calm times", "ratio", ge=0.0, le=1.0),
     ] = 1.0
     entropy_volatility_low_threshold: Annotated[
         float,

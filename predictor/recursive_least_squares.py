@@ -119,12 +119,12 @@ def transport(
     moves along, so the information of every tick is kept.
     """
     changed = (stretch != 1.0) | (shift != 0.0) | (gain != 1.0)
-    moved = functools.partial(_transported, levels)
+    moved = functools.partial(_transported, levels=levels)
     return only_where(changed, moved, state, stretch, shift, gain)
 
 
 def _transported(
-    levels: int, state: Regression, stretch: Array, shift: Array, gain: Array
+    state: Regression, stretch: Array, shift: Array, gain: Array, levels: int
 ) -> Regression:
     size = state.coefficients.shape[0]
     # With x' = A x coefficients and root move by A⁻ᵀ, whose only off-diagonal row is the first.

@@ -83,13 +83,14 @@ def test_a_registry_address_without_its_scheme_is_refused(url):
 @pytest.mark.parametrize(
     ("name", "value", "other"),
     [
-        ("ENTROPY_GAMMA_MIN", "0.9", "markov.entropy_gamma_default (0.8)"),
-        ("ENTROPY_GAMMA_MAX", "0.7", "markov.entropy_gamma_max (0.7)"),
-        ("ENTROPY_VOLATILITY_HIGH_THRESHOLD", "0.01", "high_threshold (0.01)"),
+        ("FUSION__LEARNING_RATE_MINIMUM", "0.3", "fusion.learning_rate_maximum (0.2)"),
+        ("MARKOV__ENTROPY_GAMMA_MIN", "0.9", "markov.entropy_gamma_default (0.8)"),
+        ("MARKOV__ENTROPY_GAMMA_MAX", "0.7", "markov.entropy_gamma_max (0.7)"),
+        ("MARKOV__ENTROPY_VOLATILITY_HIGH_THRESHOLD", "0.01", "high_threshold (0.01)"),
     ],
 )
-def test_limits_of_the_entropy_that_cross_are_refused(name, value, other):
+def test_limits_that_cross_are_refused(name, value, other):
     with pytest.raises(ConfigError) as caught:
-        loaded(**{f"MARKOV__{name}": value})
+        loaded(**{name: value})
 
     assert other in str(caught.value)

@@ -312,10 +312,8 @@ def test_wider_values_scale_the_network_once_and_their_level_scales_it_back():
     assert np.all(np.diff(wider.member[np.argmax(wider.scaled) :]) >= 0)
     assert 1 <= np.sum(wider.scaled) <= len(CAPACITIES) - 1
     largest = CAPACITIES[wider.member.max()]
-    assert (
-        largest
-        >= CAPACITIES[0] * min(np.max(wider.ratio) ** RULES.dgm_entropy_coupling_beta, 4.0) - 1e-9
-    )
+    growth = np.max(wider.ratio) ** RULES.dgm_entropy_coupling_beta
+    assert largest >= CAPACITIES[0] * min(growth, 4.0) - 1e-9
     assert settled.member[-1] == 0
     assert np.sum(settled.scaled) == 1
 

@@ -110,13 +110,9 @@ def choose_member(rules: Markov, member: Array, ratio: Array) -> Array:
 
 def retained_share(rules: Markov, volatility: Array) -> Array:
     """γ for `volatility`, the recent over the long-run standard deviation of the errors."""
-    scaled = volatility * jnp.sqrt(
-        rules.entropy_volatility_low_threshold * rules.entropy_volatility_high_threshold
-    )
-    calm, wild = (
-        scaled < rules.entropy_volatility_low_threshold,
-        scaled > rules.entropy_volatility_high_threshold,
-    )
+    low, high = rules.entropy_volatility_low_threshold, rules.entropy_volatility_high_threshold
+    scaled = volatility * jnp.sqrt(low * high)
+    calm, wild = scaled < low, scaled > high
     ordinary = jnp.where(calm, rules.entropy_gamma_max, rules.entropy_gamma_default)
     return jnp.where(wild, rules.entropy_gamma_min, ordinary)
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test test-core test-services check lock quality bench clean
+.PHONY: install demo test test-core test-integration test-parts check lock quality bench clean
 
 install: $(STAMP)
 
@@ -18,15 +18,19 @@ $(STAMP): requirements-dev.lock pyproject.toml
 demo: install
 	$(BIN)/usp demo
 
-# The numerical core keeps one processor busy while the services wait for each other.
+# The numerical core and then the parts keep one processor busy while the services wait for each
+# other.
 test: install
-	$(MAKE) -j2 test-core test-services
+	$(MAKE) -j2 test-core test-integration test-parts
 
 test-core: install
 	$(BIN)/python -m pytest tests/predictor tests/quality
 
-test-services: install
-	$(BIN)/python -m pytest tests --ignore tests/predictor --ignore tests/quality
+test-integration: install
+	$(BIN)/python -m pytest tests/integration
+
+test-parts: install
+	$(BIN)/python -m pytest tests --ignore tests/predictor --ignore tests/quality --ignore tests/integration
 
 check: install
 	$(BIN)/ruff format --check .

@@ -9,7 +9,7 @@ import pytest
 
 from predictor import anchors
 from predictor.config import WINDOW, PredictorConfig
-from predictor.kernels.levy import diffusion
+from predictor.kernels.levy import diffusion, record, schemes
 from predictor.kernels.levy.diffusion import diffusion_member
 from tests.predictor import streams
 
@@ -80,13 +80,13 @@ def test_forecasts_of_a_process_that_it_learns_come_close_to_the_best():
 
 
 def test_record_of_the_solver_is_empty_before_its_first_step_and_adds_up_after():
-    fresh = diffusion.reading(MEMBER.init(CONFIG))
+    fresh = record.reading(MEMBER.init(CONFIG).record)
     values = streams.autoregression(np.random.default_rng(2), [0.6], 200, 1)[:, 0]
 
     state, _ = streams.told(MEMBER, streams.kernel_ticks(values))
 
     assert all(np.all(np.isnan(leaf)) for leaf in fresh)
-    used = diffusion.reading(state)
+    used = record.reading(state.record)
     assert float(np.sum(used.frequencies)) == pytest.approx(1.0)
     # b' = ln .6 over eight sub-steps is far below the first threshold.
     assert float(used.frequencies[0]) > 0.5
@@ -106,3 +106,71 @@ def test_new_coordinates_begin_the_regression_again():
     assert increment == 0.0
     assert float(after.regression.learned) == 0.0
     assert not np.any(after.regression.coefficients)
+
+
+def steps_of(codes, stiffness=1.0):
+    """The record after the schemes `codes`, -1 where the solver did not run."""
+    zero = jnp.zeros(())
+    solver_step = schemes.MeanStep(
+        mean=zero,
+        variance=zero,
+        stiffness=jnp.asarray(stiffness),
+        limits=schemes.Thresholds(jnp.asarray(100.0), jnp.asarray(1000.0)),
+        implicitness=zero,
+        scheme=jnp.int32(0),
+        newton_iterations=jnp.int32(3),
+        residual=zero,
+    )
+
+    def tick(kept, code):
+        step = solver_step._replace(scheme=jnp.maximum(code, 0))
+        return record.noted(kept, code >= 0, step), None
+
+    return jax.lax.scan(tick, record.init(), jnp.asarray(codes, jnp.int32))[0]
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 99, 100, 101, 333])
+def test_frequencies_are_those_of_the_last_hundred_ticks(length):
+    codes = np.random.default_rng(length).integers(-1, 3, length)
+
+    kept = steps_of(codes)
+
+    last = codes[-record.TICKS :]
+    expected = np.bincount(last[last >= 0], minlength=3)
+    np.testing.assert_array_equal(record.counts(kept.schemes), expected)
+    shares = expected / np.sum(expected) if np.any(expected) else np.full(3, np.nan)
+    np.testing.assert_allclose(record.reading(kept).frequencies, shares, rtol=1e-15)
+
+
+def test_iterations_are_those_of_implicit_steps_and_nothing_where_there_was_none():
+    assert np.isnan(record.reading(steps_of([0] * 50)).iterations)
+    assert float(record.reading(steps_of([0, 1, 2] * 50)).iterations) == pytest.approx(3.0)
+
+
+def test_a_burst_of_volatility_makes_the_equation_stiff_for_a_tick():
+    values = streams.autoregression(np.random.default_rng(2), [0.6], 200, 1)[:, 0]
+    ticks = streams.kernel_ticks(values)
+    volatility = np.ones(200)
+    volatility[150:] = np.exp(1.2)
+
+    calm, _ = streams.told(MEMBER, ticks)
+    burst, _ = streams.told(MEMBER, ticks._replace(volatility=volatility))
+
+    # |Δ ln σ| h = 1.2 / 8 is above the first threshold and stiffer than the drift.
+    faded = record.MEMORY ** (199 - 150)
+    assert float(burst.record.stiffness) == pytest.approx(150.0 * faded)
+    difference = record.counts(burst.record.schemes) - record.counts(calm.record.schemes)
+    np.testing.assert_array_equal(difference, [-1, 1, 0])
+
+
+@pytest.mark.parametrize("vanished", [[149], [150], [150, 151]])
+def test_a_volatility_that_vanishes_changes_nothing(vanished):
+    ticks = streams.kernel_ticks(np.sin(np.arange(200.0)))
+    volatility = np.ones(200)
+    volatility[vanished] = 0.0
+
+    state, increments = streams.told(MEMBER, ticks._replace(volatility=volatility))
+
+    expected, same = streams.told(MEMBER, ticks)
+    np.testing.assert_array_equal(increments, same)
+    np.testing.assert_array_equal(state.record.stiffness, expected.record.stiffness)

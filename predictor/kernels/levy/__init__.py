@@ -21,8 +21,9 @@ import numpy as np
 
 from predictor.kernels.bank import BankState, Member, bank_kernel
 from predictor.kernels.base import KernelTick
-from predictor.kernels.levy.diffusion import SolverReading, diffusion_member, reading
+from predictor.kernels.levy.diffusion import diffusion_member
 from predictor.kernels.levy.levels import local_level_member, local_trend_member
+from predictor.kernels.levy.record import SolverReading, reading
 from predictor.kernels.levy.run_length import run_length_member
 from predictor.kernels.regression import linear_member
 from predictor.types import Array
@@ -54,4 +55,4 @@ KERNEL = bank_kernel("levy", MEMBERS)
 def solver_reading(state: BankState) -> SolverReading:
     """What the diffusion's solver did of late."""
     names = [member.name for member in MEMBERS]
-    return reading(state.members[names.index("diffusion")])
+    return reading(state.members[names.index("diffusion")].record)

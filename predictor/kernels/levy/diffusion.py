@@ -23,7 +23,9 @@ from predictor import recursive_least_squares as rls
 from predictor.config import PredictorConfig
 from predictor.kernels.bank import Member
 from predictor.kernels.base import KernelTick
-from predictor.kernels.levy.schemes import Scheme, propagate_mean, thresholds
+from predictor.kernels.levy import record
+from predictor.kernels.levy.record import SolverRecord
+from predictor.kernels.levy.schemes import propagate_mean
 from predictor.selection import choose
 from predictor.types import Array
 
@@ -32,47 +34,20 @@ INPUT_LIMIT = 4.0
 LEAST_MEMORY, MOST_MEMORY = 0.02, 0.995
 """Range of φ within which the map is embedded in a diffusion."""
 
-COUNT_MEMORY = 0.99
-"""Discount of the scheme counters per tick: about the last hundred."""
-
-
-class SolverReading(NamedTuple):
-    """What the solver did of late; NaN before its first step.
-
-    `frequencies` `[3]` of the explicit, the mixed and the implicit scheme; the largest
-    `stiffness`; mean `iterations` per tick and largest `residual` of the implicit steps; the
-    thresholds `low` and `high` in force.
-    """
-
-    frequencies: Array
-    stiffness: Array
-    iterations: Array
-    residual: Array
-    low: Array
-    high: Array
-
 
 class DiffusionState(NamedTuple):
-    """The regression with its `features` `[4]`; discounted counts of the schemes `counts`
-    `[3]`; discounted Newton `iterations`; decaying maxima of `stiffness` and `residual`; the
-    thresholds `low` and `high`."""
+    """The regression with its `features` `[4]`; the `volatility` of the tick before; what the
+    solver did."""
 
     regression: rls.Regression
     features: Array
-    counts: Array
-    iterations: Array
-    stiffness: Array
-    residual: Array
-    low: Array
-    high: Array
+    volatility: Array
+    record: SolverRecord
 
 
 def _init(config: PredictorConfig) -> DiffusionState:
     del config
-    zero, nothing = jnp.zeros(()), jnp.asarray(jnp.nan)
-    return DiffusionState(
-        rls.init(PRECISION), jnp.zeros(4), jnp.zeros(3), zero, zero, zero, nothing, nothing
-    )
+    return DiffusionState(rls.init(PRECISION), jnp.zeros(4), jnp.ones(()), record.init())
 
 
 def _embedded(regression: rls.Regression, ratio: Array) -> tuple[Array, Array, Array]:
@@ -87,6 +62,12 @@ def _embedded(regression: rls.Regression, ratio: Array) -> tuple[Array, Array, A
     return drift, noise * 2.0 * rate / (1.0 - jnp.square(bounded)), exists
 
 
+def _log_change(before: Array, now: Array) -> Array:
+    """ln now − ln before; none where either has vanished."""
+    known = (before > 0.0) & (now > 0.0)
+    return jnp.log(jnp.where(known, now, 1.0)) - jnp.log(jnp.where(known, before, 1.0))
+
+
 def _step(
     config: PredictorConfig, state: DiffusionState, tick: KernelTick
 ) -> tuple[DiffusionState, Array]:
@@ -98,45 +79,22 @@ def _step(
     level = jnp.clip(tick.levels[0], -INPUT_LIMIT, INPUT_LIMIT)
     features = jnp.stack([jnp.ones(()), level, level**2, level**3])
     drift, variance_rate, exists = _embedded(regression, tick.ratio)
-    low, high = config.levy.stiffness_low, config.levy.stiffness_high
-    limits = thresholds(tick.holder_exponent, low, high)
-    step = propagate_mean(drift, level, variance_rate, tick.holder_exponent, low=low, high=high)
-    used = (jnp.arange(3) == step.scheme) & exists
-    implicit = exists & (step.scheme != int(Scheme.EXPLICIT))
+    step = propagate_mean(
+        drift,
+        level,
+        variance_rate,
+        tick.holder_exponent,
+        volatility_change=_log_change(state.volatility, tick.volatility),
+        low=config.levy.stiffness_low,
+        high=config.levy.stiffness_high,
+    )
     state = DiffusionState(
-        regression=regression,
-        features=features,
-        counts=COUNT_MEMORY * state.counts + used,
-        iterations=COUNT_MEMORY * state.iterations + jnp.where(implicit, step.newton_iterations, 0),
-        stiffness=jnp.maximum(
-            COUNT_MEMORY * state.stiffness, jnp.where(exists, step.stiffness, 0.0)
-        ),
-        residual=jnp.maximum(
-            COUNT_MEMORY * state.residual, jnp.where(implicit, step.residual, 0.0)
-        ),
-        low=limits.low,
-        high=limits.high,
+        regression, features, tick.volatility, record.noted(state.record, exists, step)
     )
     fitted = rls.predict(regression, features)
     reach = jnp.sqrt(regression.variance)
     increment = jnp.clip(tick.ratio * (step.mean - level), fitted - reach, fitted + reach)
     return state, jnp.where(exists, increment, 0.0)
-
-
-def reading(state: DiffusionState) -> SolverReading:
-    """The solver's record for the telemetry."""
-    total = jnp.sum(state.counts)
-    ran = jnp.where(total > 0.0, 0.0, jnp.nan)
-    implicit = state.counts[1] + state.counts[2]
-    solved = jnp.where(implicit > 0.0, 0.0, jnp.nan)
-    return SolverReading(
-        frequencies=state.counts / jnp.maximum(total, 1e-300) + ran,
-        stiffness=state.stiffness + ran,
-        iterations=state.iterations / jnp.maximum(implicit, 1e-300) + solved,
-        residual=state.residual + solved,
-        low=state.low,
-        high=state.high,
-    )
 
 
 def diffusion_member(name: str) -> Member:

@@ -61,15 +61,16 @@ class Thresholds(NamedTuple):
 class MeanStep(NamedTuple):
     """Where a tick leads, all scalars.
 
-    `mean` and `variance` one tick ahead; `stiffness`, dimensionless; `implicitness` in [0, 1]:
-    share of the implicit step; `scheme`, a `Scheme`; `newton_iterations` that were needed, over
-    all sub-steps, and the largest `residual` left in standardised units, both zero where the
-    scheme is explicit.
+    `mean` and `variance` one tick ahead; `stiffness`, dimensionless, and the `limits` that it was
+    held against; `implicitness` in [0, 1]: share of the implicit step; `scheme`, a `Scheme`;
+    `newton_iterations` that were needed, over all sub-steps, and the largest `residual` left in
+    standardised units, both zero where the scheme is explicit.
     """
 
     mean: Array
     variance: Array
     stiffness: Array
+    limits: Thresholds
     implicitness: Array
     scheme: Array
     newton_iterations: Array
@@ -164,7 +165,8 @@ def propagate_mean(
     """
     step = 1.0 / sub_steps
     stiffness = stiffness_of(slope(start, coefficients), step, volatility_change)
-    share = implicitness_of(stiffness, thresholds(holder_exponent, low, high))
+    limits = thresholds(holder_exponent, low, high)
+    share = implicitness_of(stiffness, limits)
     solver = DriftImplicit()
     # Constant beyond the bound, so that a cubic that explodes still gives numbers.
     term = diffrax.ODETerm(lambda t, y, args: cubic(jnp.clip(y, -LARGEST_MEAN, LARGEST_MEAN), args))
@@ -200,6 +202,7 @@ def propagate_mean(
         mean=mean,
         variance=variance,
         stiffness=stiffness,
+        limits=limits,
         implicitness=share,
         scheme=scheme,
         newton_iterations=jnp.where(solved, iterations, 0),

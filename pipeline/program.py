@@ -25,6 +25,7 @@ import numpy as np
 from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 
+from pipeline.building import build_elsewhere
 from predictor.config import ROUNDS, PredictorConfig, Tunables, canonical_json, structure, tunables
 from predictor.types import LaneTick, PredictionResult
 
@@ -78,8 +79,15 @@ def obtain(config: PredictorConfig, slab_rows: int) -> Program:
         return _build(config, slab_rows)[0]
     path = Path(folder) / _FOLDER / f"{_key(config, slab_rows)}.pickle"
     loaded = _load(path)
-    if loaded is not None:
-        return loaded
+    if loaded is None and jax.default_backend() == "cpu":
+        build_elsewhere(config, slab_rows, path)
+        loaded = _load(path)
+    # What kept the other process from building it is said, or overcome, here.
+    return loaded or build(config, slab_rows, path)
+
+
+def build(config: PredictorConfig, slab_rows: int, path: Path) -> Program:
+    """The program built in this process, and left at `path`."""
     program, serialised = _build(config, slab_rows)
     _store(path, pickle.dumps((program.facts, serialised)))
     return program

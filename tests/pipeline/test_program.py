@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipeline import device, program
+from pipeline import building, device, program
 from pipeline.config import Device
 from pipeline.program import SPARE_ROW, Program, empty_block, obtain
 from predictor import PredictorConfig
@@ -54,15 +57,36 @@ def outcome(made: Program) -> tuple[bytes, bytes]:
     return np.asarray(after).tobytes(), np.asarray(table).tobytes()
 
 
-def test_a_program_from_disk_gives_the_bits_of_the_one_that_was_built(programs, monkeypatch):
-    built = obtain(CONFIG, SLAB_ROWS)
+def test_a_program_is_built_once_and_by_another_process(programs, monkeypatch):
     monkeypatch.setattr(program, "_build", None)
 
-    loaded = obtain(CONFIG, SLAB_ROWS)
+    first = obtain(CONFIG, SLAB_ROWS)
+    monkeypatch.setattr(program, "build_elsewhere", None)
+    second = obtain(CONFIG, SLAB_ROWS)
 
-    assert loaded.facts.columns == built.facts.columns
-    assert loaded.facts.fingerprint == built.facts.fingerprint
-    assert outcome(loaded) == outcome(built)
+    assert len(list(programs.iterdir())) == 1
+    assert second.facts.columns == first.facts.columns
+    assert second.facts.fingerprint == first.facts.fingerprint
+    assert outcome(second) == outcome(first)
+
+
+def test_a_program_that_no_other_process_can_build_is_built_here(programs, monkeypatch):
+    here = Program(None, None)
+    monkeypatch.setattr(program, "_build", lambda config, slab_rows: (here, b"serialised"))
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+
+    assert obtain(CONFIG, SLAB_ROWS) is here
+    assert len(list(programs.iterdir())) == 1
+
+
+def test_a_builder_ends_with_the_process_that_asked_for_it(programs):
+    order = building.order_of(CONFIG, SLAB_ROWS, programs / "some.pickle")
+
+    # The input ends behind the order, as it does when its writer is killed.
+    ended = subprocess.run(building.command(), input=order, timeout=60, check=False)
+
+    assert ended.returncode == building.ABANDONED
+    assert not list(programs.iterdir())
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04", b"no program", b"\x80\x05K\x01."])

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pipeline.program import SPARE_ROW, Columns, Host, empty_block, obtain
+from pipeline.program import SPARE_ROW, Host, obtain
+from predictor.blocks import Columns, empty_block, width_of
 from predictor.config import ROUNDS, PredictorConfig, tunables
 from predictor.identity import identity_of
 from predictor.types import LaneTick
@@ -59,11 +60,9 @@ class ResultColumns:
 
     def __getattr__(self, name: str) -> Host:
         try:
-            start, stop, dtype, shape = self._columns[name]
+            column = self._columns[name].of(self._table)
         except KeyError:
             raise AttributeError(name) from None
-        block = self._table[:, start:stop].reshape(-1, *shape)
-        column = block if dtype == np.float64 else block.astype(dtype)
         setattr(self, name, column)
         return column
 
@@ -176,7 +175,7 @@ class StatePool:
             pending.append((call, table))
         self.calls += len(calls)
         self.lanes_used += len(slots)
-        out = np.empty((len(slots), self._facts.columns_width))
+        out = np.empty((len(slots), width_of(self._facts.columns)))
         for call, table in pending:
             out[call.ticks] = np.asarray(table)[call.round_of, call.lane_of]
         return ResultColumns(out, self._facts.columns)

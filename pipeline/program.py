@@ -9,7 +9,6 @@ loads both and does not even import the kernels.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import importlib.metadata
 import os
@@ -20,19 +19,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 
 from pipeline.building import build_elsewhere
-from predictor.config import ROUNDS, PredictorConfig, Tunables, canonical_json, structure, tunables
-from predictor.types import LaneTick, PredictionResult
+from predictor.blocks import Columns, empty_block
+from predictor.config import PredictorConfig, Tunables, canonical_json, structure, tunables
+from predictor.types import LaneTick
 
 Host = np.ndarray[Any, Any]
-Columns = dict[str, tuple[int, int, np.dtype, tuple[int, ...]]]
-"""Place, type and trailing shape of each result field in a row of the table."""
-
 SPARE_ROW = 0
 """Row of each slab that belongs to no asset; it fills the lanes of an incomplete tile."""
 
@@ -55,12 +51,11 @@ class Facts(NamedTuple):
     fresh_row: Host
     identity_word: int
     columns: Columns
-    columns_width: int
 
 
 class Program(NamedTuple):
     """`advance(values, slab, rows_at, ticks, rounds)` gives the slab with up to a tile of rows
-    stepped, those rows as they were, and a table of results `[ROUNDS, tile, columns_width]`. The
+    stepped, those rows as they were, and a table of results `[ROUNDS, tile, width]`. The
     slab that goes in is used up."""
 
     facts: Facts
@@ -91,13 +86,6 @@ def build(config: PredictorConfig, slab_rows: int, path: Path) -> Program:
     program, serialised = _build(config, slab_rows)
     _store(path, pickle.dumps((program.facts, serialised)))
     return program
-
-
-def empty_block(tile: int) -> LaneTick:
-    """A block of absent ticks `[ROUNDS, tile]` on the host."""
-    shape = (ROUNDS, tile)
-    types = (np.float64, np.int64, np.int64, np.float64, np.float64, np.bool_)
-    return LaneTick._make(np.zeros(shape, each) for each in types)
 
 
 # -- disk ------------------------------------------------------------------------------------------
@@ -165,11 +153,11 @@ def _build(config: PredictorConfig, slab_rows: int) -> tuple[Program, Any]:
     # The kernels bring solvers and networks that a start from disk does without.
     from predictor.packing import Layout, layout_of, pack, unpack
     from predictor.state import STATE_VERSION, LaneState, init_lane
-    from predictor.tile import advance_tile
+    from predictor.tile import advance_tile, tile_of
 
-    config, tile = structure(config), config.tile
-    lane = jax.eval_shape(lambda: init_lane(config))
-    layout: Layout = layout_of(lane)
+    config = structure(config)
+    tile = tile_of(config)
+    layout: Layout = layout_of(jax.eval_shape(lambda: init_lane(config)))
 
     def fresh() -> Any:
         return pack(layout, jax.tree.map(lambda leaf: leaf[None], init_lane(config)))
@@ -179,29 +167,24 @@ def _build(config: PredictorConfig, slab_rows: int) -> tuple[Program, Any]:
     ) -> tuple[Any, Any, Any]:
         rows = slab.at[rows_at].get(mode="promise_in_bounds")
         before: LaneState = unpack(layout, rows)
-        states, results = advance_tile(config, values, before, ticks, rounds)
+        states, table = advance_tile(tile, values, before, ticks, rounds)
         slab = slab.at[rows_at].set(pack(layout, states), mode="promise_in_bounds")
-        return slab, rows, _flatten(results)
+        return slab, rows, table
 
     # One program instead of one per leaf.
     fresh_row = np.asarray(jax.jit(fresh)())[0]
-    states = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((tile, *leaf.shape), leaf.dtype), lane)
-    values, block, rounds = tunables(config), empty_block(tile), np.int32(0)
-    results = jax.eval_shape(
-        functools.partial(advance_tile, config), values, states, block, rounds
-    )[1]
-    columns, width = _columns(results)
     slab = jax.ShapeDtypeStruct((slab_rows, layout.width), np.uint64)
-    rows_at = np.full(tile, SPARE_ROW, np.int32)
-    lowered = jax.jit(advance, donate_argnums=1).lower(values, slab, rows_at, block, rounds)
+    rows_at = np.full(config.tile, SPARE_ROW, np.int32)
+    lowered = jax.jit(advance, donate_argnums=1).lower(
+        tunables(config), slab, rows_at, empty_block(config.tile), np.int32(0)
+    )
     with _without_the_cache_of_jax():
         compiled = lowered.compile()
     facts = Facts(
         fingerprint=f"{STATE_VERSION}:{layout.fingerprint[:16]}",
         fresh_row=fresh_row,
         identity_word=next(leaf.start for leaf in layout.leaves if leaf.path == ".identity"),
-        columns=columns,
-        columns_width=width,
+        columns=tile.columns,
     )
     return Program(facts, compiled), serialize_executable.serialize(compiled)
 
@@ -218,21 +201,3 @@ def _without_the_cache_of_jax() -> Iterator[None]:
     finally:
         jax.config.update("jax_enable_compilation_cache", enabled)
         compilation_cache.reset_cache()
-
-
-def _flatten(results: PredictionResult) -> Any:
-    """One float64 table `[ROUNDS, tile, columns]`: one transfer instead of one per field.
-
-    Integers and flags are exact in float64: counts stay far below 2⁵³.
-    """
-    columns = [leaf.reshape(*leaf.shape[:2], -1).astype(jnp.float64) for leaf in results]
-    return jnp.concatenate(columns, axis=-1)
-
-
-def _columns(results: PredictionResult) -> tuple[Columns, int]:
-    columns, start = {}, 0
-    for name, leaf in zip(PredictionResult._fields, results, strict=True):
-        width = int(np.prod(leaf.shape[2:], dtype=int))
-        columns[name] = (start, start + width, np.dtype(leaf.dtype), leaf.shape[2:])
-        start += width
-    return columns, start

@@ -10,15 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from predictor.blocks import empty_block, width_of
 from predictor.config import ROUNDS, PredictorConfig, structure, tunables
 from predictor.state import LaneState, init_lanes
-from predictor.tile import advance_tile
+from predictor.tile import Tile, advance_tile, tile_of
 from predictor.types import LaneTick, Observation, PredictionResult
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(shape: PredictorConfig) -> Any:
-    return jax.jit(functools.partial(advance_tile, shape))
+def _compiled(shape: PredictorConfig) -> tuple[Tile, Any]:
+    tile = tile_of(shape)
+    return tile, jax.jit(functools.partial(advance_tile, tile))
 
 
 class FunctionalPredictor:
@@ -36,8 +38,8 @@ class FunctionalPredictor:
     def __init__(self, config: PredictorConfig | None = None) -> None:
         self.config = config or PredictorConfig()
         self._shape = structure(self.config)
-        self._advance = _compiled(self._shape)
         with jax.enable_x64(True):
+            self._tile, self._advance = _compiled(self._shape)
             self._values = tunables(self.config)
 
     def init_states(self, n: int, asset_ids: Sequence[str] | None = None) -> LaneState:
@@ -65,23 +67,25 @@ class FunctionalPredictor:
         """Ticks in order: observation arrays `[T, n]`, results `[T, n, ...]` on the host."""
         ticks = _complete(obs, int(states.accepted.shape[0]))
         rows, lanes = ticks.magnitude.shape
-        tile = self.config.tile
+        if rows == 0 or lanes == 0:
+            raise ValueError("magnitude: the observation has no rows or no lanes")
+        size, columns = self.config.tile, self._tile.columns
         pieces: list[LaneState] = []
-        results: PredictionResult | None = None
+        table = np.empty((rows, lanes, width_of(columns)))
         with jax.enable_x64(True):
-            for start in range(0, lanes, tile):
-                stop = min(start + tile, lanes)
+            for start in range(0, lanes, size):
+                stop = min(start + size, lanes)
                 part = _padded(self._shape, states, start, stop - start)
                 for first in range(0, rows, ROUNDS):
                     last = min(first + ROUNDS, rows)
-                    block = _block(ticks, first, last, start, stop, tile)
-                    part, result = self._advance(self._values, part, block, jnp.int32(last - first))
-                    results = _store(results, result, (rows, lanes), first, last, start, stop)
+                    block = _block(ticks, first, last, start, stop, size)
+                    part, told = self._advance(self._values, part, block, np.int32(last - first))
+                    table[first:last, start:stop] = np.asarray(told)[: last - first, : stop - start]
                 pieces.append(part)
-            if results is None:
-                raise ValueError("magnitude: the observation has no rows or no lanes")
             after: LaneState = _joined(tuple(pieces), lanes)
-        return after, results
+        # Copies, so that a field that is kept does not keep the table.
+        fields: Any = (column.of(table).copy() for column in columns.values())
+        return after, PredictionResult._make(fields)
 
 
 # Compiled, because a state has some seventy leaves and a call per leaf costs more than a step.
@@ -149,27 +153,7 @@ def _complete(obs: Observation, lanes: int) -> LaneTick:
 
 def _block(ticks: LaneTick, first: int, last: int, start: int, stop: int, tile: int) -> LaneTick:
     """Rows `first:last` of lanes `start:stop`, padded to `[ROUNDS, tile]` with absence."""
-
-    def padded(leaf: Any) -> Any:
-        block = np.zeros((ROUNDS, tile), leaf.dtype)
-        block[: last - first, : stop - start] = leaf[first:last, start:stop]
-        return block
-
-    return LaneTick(*(padded(leaf) for leaf in ticks))
-
-
-def _store(
-    results: PredictionResult | None,
-    block: PredictionResult,
-    shape: tuple[int, int],
-    first: int,
-    last: int,
-    start: int,
-    stop: int,
-) -> PredictionResult:
-    """Copy a block of results to its place, allocating all of them at the first."""
-    if results is None:
-        results = jax.tree.map(lambda leaf: np.empty((*shape, *leaf.shape[2:]), leaf.dtype), block)
-    for kept, leaf in zip(results, block, strict=True):
-        kept[first:last, start:stop] = np.asarray(leaf)[: last - first, : stop - start]
-    return results
+    block = empty_block(tile)
+    for padded, leaf in zip(block, ticks, strict=True):
+        padded[: last - first, : stop - start] = leaf[first:last, start:stop]
+    return block

@@ -8,69 +8,70 @@ the same bits however they are cut into calls.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from predictor.config import ROUNDS, PredictorConfig, Tunables, bind
-from predictor.state import LaneState
+from predictor.blocks import Columns, columns_of, empty_block, flatten, width_of
+from predictor.config import PredictorConfig, Tunables, bind, tunables
+from predictor.state import LaneState, init_lane
 from predictor.step import step_lane
 from predictor.types import Array, LaneTick, PredictionResult
 
 
-@functools.lru_cache(maxsize=8)
-def _batch_step(structure: PredictorConfig) -> Any:
-    """The step of all lanes of a tile, as a function of its own: whoever asks for its shapes or
-    calls it in a loop shares one trace, and tracing is most of a warm start."""
+class Tile(NamedTuple):
+    """A tile of a structure: where results lie in a row of their table, and the step of all its
+    lanes, `(tunables, states, ticks) -> (states, results)` with leading axes `[tile]`."""
 
-    def batch_step(
+    columns: Columns
+    step: Any
+
+
+@functools.lru_cache(maxsize=8)
+def tile_of(structure: PredictorConfig) -> Tile:
+    """The tile of a configuration reduced to its structure, under 64-bit floats."""
+
+    def step(
         values: Tunables, states: LaneState, ticks: LaneTick
     ) -> tuple[LaneState, PredictionResult]:
         config = bind(structure, values)
         return jax.vmap(functools.partial(step_lane, config))(states, ticks)
 
-    return jax.jit(batch_step)
+    # A function of its own: whoever asks for its shapes or calls it in a loop shares one trace,
+    # and tracing is most of a warm start.
+    shared = jax.jit(step)
+    states = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((structure.tile, *leaf.shape), leaf.dtype),
+        jax.eval_shape(lambda: init_lane(structure)),
+    )
+    ticks = LaneTick._make(leaf[0] for leaf in empty_block(structure.tile))
+    results = jax.eval_shape(shared, tunables(structure), states, ticks)[1]
+    return Tile(columns_of(results), shared)
 
 
 def advance_tile(
-    structure: PredictorConfig,
-    values: Tunables,
-    states: LaneState,
-    ticks: LaneTick,
-    rounds: Array,
-) -> tuple[LaneState, PredictionResult]:
+    tile: Tile, values: Tunables, states: LaneState, ticks: LaneTick, rounds: Array
+) -> tuple[LaneState, Array]:
     """Fold rounds 0 to `rounds` − 1 of `ticks` into a tile.
 
     **Arguments:** `states` with leading axis `[tile]`; `ticks` `[ROUNDS, tile]`; `rounds` a
     traced int32, so that short calls cost what they hold and long ones recompile nothing.
 
-    **Returns:** the states, and results `[ROUNDS, tile, ...]`; rows from `rounds` on are not
-    `answered` and carry no event.
+    **Returns:** the states, and the results as a table `[ROUNDS, tile, width]`; rows from
+    `rounds` on are zero: not `answered`, and without an event.
     """
-    batch_step = functools.partial(_batch_step(structure), values)
 
-    def row(index: Array) -> LaneTick:
-        picked: LaneTick = jax.tree.map(
+    def body(index: Array, carry: tuple[LaneState, Array]) -> tuple[LaneState, Array]:
+        current, table = carry
+        row: LaneTick = jax.tree.map(
             lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), ticks
         )
-        return picked
+        after, results = tile.step(values, current, row)
+        return after, jax.lax.dynamic_update_index_in_dim(table, flatten(results), index, 0)
 
-    def body(
-        index: Array, carry: tuple[LaneState, PredictionResult]
-    ) -> tuple[LaneState, PredictionResult]:
-        current, results = carry
-        current, result = batch_step(current, row(index))
-        results = jax.tree.map(
-            lambda all_rows, new: jax.lax.dynamic_update_index_in_dim(all_rows, new, index, 0),
-            results,
-            result,
-        )
-        return current, results
-
-    shapes = jax.eval_shape(batch_step, states, row(jnp.int32(0)))[1]
-    empty = jax.tree.map(lambda leaf: jnp.zeros((ROUNDS, *leaf.shape), leaf.dtype), shapes)
-    advanced: tuple[LaneState, PredictionResult] = jax.lax.fori_loop(
+    empty = jnp.zeros((*ticks.present.shape, width_of(tile.columns)))
+    advanced: tuple[LaneState, Array] = jax.lax.fori_loop(
         jnp.int32(0), rounds, body, (states, empty)
     )
     return advanced

@@ -17,8 +17,9 @@ import pytest
 
 from pipeline import building, device, program
 from pipeline.config import Device
-from pipeline.program import SPARE_ROW, Program, empty_block, obtain
+from pipeline.program import SPARE_ROW, Program, obtain
 from predictor import PredictorConfig
+from predictor.blocks import empty_block
 from predictor.config import Fusion, Interval, Monitoring, tunables
 from predictor.state import init_lane
 

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from predictor import FunctionalPredictor, Observation, OperatingMode, PredictorConfig, step
-from predictor.config import ROUNDS, WINDOW, Monitoring, tunables
-from predictor.functional import _compiled, _complete
+from predictor.blocks import empty_block
+from predictor.config import WINDOW, Monitoring, tunables
+from predictor.functional import _compiled
 from predictor.kernels.markov.value_function import ValueState
 from predictor.state import LaneState
-from predictor.types import KERNEL_NAMES, Events, LaneTick, Mode
+from predictor.types import KERNEL_NAMES, Events, Mode
 from tests.predictor import streams
 from tests.predictor.streams import TILE, bits_of, lanes_of, run, words
 
@@ -556,9 +557,8 @@ def test_compiled_step_calls_no_lapack_no_host_and_no_random_generator(predictor
     # Batched LAPACK calls can deadlock on XLA's CPU pool, so the step must hold none.
     shape = msgspec.structs.replace(PredictorConfig(), tile=TILE)
     lanes = predictor.init_states(TILE)
-    block = _complete(Observation(np.zeros((ROUNDS, TILE)), np.zeros((ROUNDS, TILE), int)), TILE)
 
-    lowered = _compiled(shape).lower(tunables(shape), lanes, LaneTick(*block), jnp.int32(1))
+    lowered = _compiled(shape)[1].lower(tunables(shape), lanes, empty_block(TILE), jnp.int32(1))
 
     text = lowered.as_text().lower()
     program = lowered.compile().as_text().lower()

@@ -16,7 +16,7 @@ from predictor.functional import _compiled
 from predictor.kernels import KERNEL_MODULES, markov
 from predictor.kernels.bank import Member, bank_kernel
 from predictor.kernels.base import Kernel, KernelForecast, KernelTick
-from predictor.tile import _batch_step
+from predictor.tile import tile_of
 from predictor.types import KERNEL_NAMES
 from tests.quality.processes import SCENARIOS, Truth
 
@@ -172,4 +172,4 @@ def _silent(member: Member) -> Member:
 
 def _forget_programs() -> None:
     _compiled.cache_clear()
-    _batch_step.cache_clear()
+    tile_of.cache_clear()

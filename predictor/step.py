@@ -8,11 +8,13 @@ random number, so the batch is `vmap` of this function and equals it to the last
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from predictor import anchors, fusion, gates, interval, monitors, regularity, shift
+from predictor import recursive_least_squares as rls
 from predictor.config import PredictorConfig
 from predictor.kernels import KERNEL_MODULES, levy, markov
 from predictor.kernels.base import KernelTick
@@ -149,6 +151,26 @@ def _mixture(weights: Array, kernels: Array) -> Array:
     return total
 
 
+def _is_regression(node: Any) -> bool:
+    return isinstance(node, rls.Regression)
+
+
+def _rest(state: LaneState) -> list[Array]:
+    """All leaves that are no part of a regression."""
+    nodes = jax.tree.leaves(state, is_leaf=_is_regression)
+    return [node for node in nodes if not _is_regression(node)]
+
+
+def _with_regressions_of(state: LaneState, rest: list[Array]) -> LaneState:
+    """The state of which `_rest` is `rest` and whose regressions are those of `state`."""
+    nodes, tree = jax.tree.flatten(state, is_leaf=_is_regression)
+    others = iter(rest)
+    joined: LaneState = jax.tree.unflatten(
+        tree, [node if _is_regression(node) else next(others) for node in nodes]
+    )
+    return joined
+
+
 def _as_bits(**flags: Array) -> Array:
     total = jnp.zeros((), jnp.int32)
     for name, flag in flags.items():
@@ -178,14 +200,15 @@ def step_lane(
         tick.timestamp_ns,
         tick.now_ns,
     )
+    answered = tick.present & ~verdict.refused
     first = state.accepted == 0
     unborn = verdict.rejected & first
     value = jnp.where(verdict.rejected, state.said.mean, magnitude)
     usable = jnp.abs(tick.reference) <= MAGNITUDE_LIMIT  # False for NaN
     reference_given = usable & ~verdict.rejected
     target = jnp.where(reference_given, tick.reference, value)
-    learn = ~first & ~verdict.rejected & ~verdict.readmitted & ~verdict.frozen
-    accepted = state.accepted + jnp.where(verdict.rejected, 0, 1)
+    learn = answered & ~first & ~verdict.rejected & ~verdict.readmitted & ~verdict.frozen
+    accepted = state.accepted + jnp.where(answered & ~verdict.rejected, 1, 0)
     warm = fusion.is_warm(accepted)
 
     error = target - state.said.mean
@@ -197,7 +220,7 @@ def step_lane(
     scored_interval = interval.score(config, state.interval, error)
     intervals = choose(learn, scored_interval, state.interval)
 
-    held = verdict.rejected | verdict.frozen
+    held = ~answered | verdict.rejected | verdict.frozen
     moved = _advance_window(state, value, verdict)._replace(accepted=accepted)
 
     shift_after, shifted = shift.detect(config, state.shift, moved.window)
@@ -262,14 +285,17 @@ def step_lane(
         said=said,
         troubled=troubled,
     )
-    answered = tick.present & ~verdict.refused
     # A first tick that is no number is answered and leaves only this behind.
     nothing_believed = state._replace(
         answered=state.answered + jnp.where(answered, 1, 0),
         gates=choose(answered, gate_state, state.gates),
         troubled=state.troubled | answered,
     )
-    after = only_where(~answered | unborn, lambda _: nothing_believed, after)
+    # Nothing moves a regression of a lane that neither learns nor changes its coordinates. They are
+    # most of the state, and would have to be copied at every tick to be put back here.
+    after = _with_regressions_of(
+        after, only_where(~answered | unborn, lambda _: _rest(nothing_believed), _rest(after))
+    )
 
     blank = jnp.where(answered & ~unborn, 0.0, jnp.nan)
     computed = jnp.where(adapts & answered, 0.0, jnp.nan)

@@ -30,7 +30,8 @@ class Member(NamedTuple):
 
     - `init(config) -> state`
     - `step(config, state, tick) -> (state, increment)`, learning first. Where `tick.learn` is
-      False the coefficients must not move; `tick.change` says how the coordinates moved.
+      False the coefficients must not move, except as `tick.change` says the coordinates moved:
+      a regression is not put back where the tick turns out to have been none.
     - `variance(state) -> variance`, for members that know how the noise depends on the state.
     - `awake(state) -> bool`, for members that have nothing to say at times: one that sleeps is
       not heard, and keeps its weight.
@@ -96,7 +97,7 @@ def bank_kernel(name: str, members: Sequence[Member]) -> Kernel:
             after, increment = member.step(config, member_state, tick)
             # A member that lost its footing begins again instead of taking the bank along.
             sound = jnp.isfinite(increment)
-            states.append(only_where(~sound, anew(member, config), after))
+            states.append(only_where(~sound & tick.learn, anew(member, config), after))
             increments.append(
                 jnp.where(sound, jnp.clip(increment, -INCREMENT_LIMIT, INCREMENT_LIMIT), 0.0)
             )

@@ -295,6 +295,6 @@ def test_lanes_do_not_see_each_other():
     shuffled = batch(coefficients[order], starts[order], 0.3, 0.5)
     poisoned = batch(coefficients.at[1:].set(jnp.nan), starts, 0.3, 0.5)
 
-    for leaf, moved, alone in zip(plain, shuffled, poisoned, strict=True):
+    for leaf, moved, alone in zip(*map(jax.tree.leaves, (plain, shuffled, poisoned)), strict=True):
         np.testing.assert_array_equal(leaf[order], moved)
         np.testing.assert_array_equal(leaf[0], alone[0])

@@ -233,6 +233,30 @@ def test_absent_ticks_leave_the_bits_of_a_stream_without_them(predictor, obs, go
     assert bits_of(dense.result) == bits_of(kept)
 
 
+@pytest.mark.parametrize("kind", ["absent", "late"])
+def test_what_is_no_tick_moves_no_bit_whatever_it_holds(predictor, kind):
+    rows, rng = 400, np.random.default_rng(11)
+    steps = rng.standard_normal((rows, TILE))
+    steps[150:, :4] += 40.0 * (rng.random((rows - 150, 4)) < 0.02)  # coordinates move
+    series = np.where(np.arange(TILE) % 2 == 0, np.cumsum(steps, axis=0), steps)
+    series += 5.0 * np.sin(2.0 * np.pi * np.arange(rows)[:, None] / np.arange(4, 4 + TILE))
+    series[rng.random((rows, TILE)) < 0.005] = 1e6  # rejected
+    plain, result = run(predictor, series)
+
+    garbage = rng.choice([np.nan, np.inf, 1e130, 1e8, 0.0, -7.0], (rows, TILE))
+    values = np.stack([series, garbage], axis=1).reshape(2 * rows, TILE)
+    times = streams.clock(rows)
+    false_times = times - 2 * streams.SECOND if kind == "late" else times + streams.SECOND
+    present = np.ones((2 * rows, TILE), bool)
+    present[1::2] = kind == "late"
+    stamps = np.stack([times, false_times], axis=1).reshape(-1)
+    mixed, told = run(predictor, values, stamps, present=present)
+
+    assert not told.answered[1::2].any()
+    assert bits_of(jax.tree.map(lambda leaf: leaf[::2], told)) == bits_of(result)
+    assert np.array_equal(words(predictor, mixed), words(predictor, plain))
+
+
 # -- what is published --------------------------------------------------------------------
 
 
@@ -532,9 +556,10 @@ def resident_kilobytes() -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
-def test_ticks_leave_no_memory_behind(predictor):
-    ticks = 300
-    values, times = np.random.default_rng(7).normal(size=(ticks, TILE)), streams.clock(ticks)
+def test_ten_thousand_ticks_compile_nothing_and_leave_no_memory_behind(predictor, compilations):
+    settling, rows = 100, 10_000 // TILE
+    values = np.random.default_rng(7).normal(size=(settling + rows, TILE))
+    times = streams.clock(settling + rows)
     states = predictor.init_states(TILE)
 
     def feed(states: LaneState, first: int, last: int) -> LaneState:
@@ -543,14 +568,16 @@ def test_ticks_leave_no_memory_behind(predictor):
             states, _ = predictor.step_batch(states, tick)
         return states
 
-    states = feed(states, 0, 100)
+    states = feed(states, 0, settling)
     gc.collect()
     settled = resident_kilobytes()
-    feed(states, 100, ticks)
+    compilations.restart()
+    feed(states, settling, settling + rows)
     gc.collect()
 
-    # A kilobyte for each tick of each lane.
-    assert resident_kilobytes() - settled < (ticks - 100) * TILE
+    assert compilations.count == 0
+    # A kilobyte for each tick of each lane would be ten thousand.
+    assert resident_kilobytes() - settled < 2_000
 
 
 def test_compiled_step_calls_no_lapack_no_host_and_no_random_generator(predictor):

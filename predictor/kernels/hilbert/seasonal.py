@@ -245,7 +245,7 @@ def seasonal_member(name: str, form: Form) -> Member:
         learned = rls.learn(state.regression, state.features, tick.target, MEMORY, PRECISION)
         learned = choose(tick.learn, learned, state.regression)
         after = _scored(form, state._replace(regression=learned), tick)
-        period = _active_period(after, tick.accepted)
+        period = jnp.where(tick.learn, _active_period(after, tick.accepted), state.period)
         change = tick.change
         regression = rls.transport(after.regression, change.stretch, change.shift, change.gain)
         fresh = rls.init(PRECISION)._replace(coefficients=regression.coefficients)

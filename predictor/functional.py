@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from predictor.blocks import empty_block, width_of
+from predictor.blocks import Columns, empty_block
 from predictor.config import ROUNDS, PredictorConfig, structure, tunables
 from predictor.state import LaneState, init_lanes
 from predictor.tile import Tile, advance_tile, tile_of
@@ -39,8 +39,12 @@ class FunctionalPredictor:
         self.config = config or PredictorConfig()
         self._shape = structure(self.config)
         with jax.enable_x64(True):
-            self._tile, self._advance = _compiled(self._shape)
             self._values = tunables(self.config)
+
+    @functools.cached_property
+    def _program(self) -> tuple[Tile, Any]:
+        # At the first tick: it takes a trace of the step, which states and shapes do without.
+        return _compiled(self._shape)
 
     def init_states(self, n: int, asset_ids: Sequence[str] | None = None) -> LaneState:
         """Fresh states `[n]`, named after their assets where `asset_ids` is given."""
@@ -69,23 +73,24 @@ class FunctionalPredictor:
         rows, lanes = ticks.magnitude.shape
         if rows == 0 or lanes == 0:
             raise ValueError("magnitude: the observation has no rows or no lanes")
-        size, columns = self.config.tile, self._tile.columns
+        size = self.config.tile
         pieces: list[LaneState] = []
-        table = np.empty((rows, lanes, width_of(columns)))
         with jax.enable_x64(True):
+            tile, advance = self._program
+            results = _room_for(tile.columns, rows, lanes)
             for start in range(0, lanes, size):
                 stop = min(start + size, lanes)
                 part = _padded(self._shape, states, start, stop - start)
                 for first in range(0, rows, ROUNDS):
                     last = min(first + ROUNDS, rows)
                     block = _block(ticks, first, last, start, stop, size)
-                    part, told = self._advance(self._values, part, block, np.int32(last - first))
-                    table[first:last, start:stop] = np.asarray(told)[: last - first, : stop - start]
+                    part, table = advance(self._values, part, block, np.int32(last - first))
+                    told = np.asarray(table)[: last - first, : stop - start]
+                    for column, kept in zip(tile.columns.values(), results, strict=True):
+                        kept[first:last, start:stop] = column.of(told)
                 pieces.append(part)
             after: LaneState = _joined(tuple(pieces), lanes)
-        # Copies, so that a field that is kept does not keep the table.
-        fields: Any = (column.of(table).copy() for column in columns.values())
-        return after, PredictionResult._make(fields)
+        return after, results
 
 
 # Compiled, because a state has some seventy leaves and a call per leaf costs more than a step.
@@ -157,3 +162,9 @@ def _block(ticks: LaneTick, first: int, last: int, start: int, stop: int, tile: 
     for padded, leaf in zip(block, ticks, strict=True):
         padded[: last - first, : stop - start] = leaf[first:last, start:stop]
     return block
+
+
+def _room_for(columns: Columns, rows: int, lanes: int) -> PredictionResult:
+    """Results `[rows, lanes, ...]` on the host, not filled in yet."""
+    fields: Any = (np.empty((rows, lanes, *each.shape), each.dtype) for each in columns.values())
+    return PredictionResult._make(fields)

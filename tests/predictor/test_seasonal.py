@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from predictor import recursive_least_squares as rls
 from predictor.config import WINDOW, PredictorConfig
 from predictor.kernels.hilbert import seasonal
 from tests.predictor import streams
@@ -125,13 +126,14 @@ def test_no_multiple_and_no_neighbour_takes_the_place_of_an_active_period():
 @pytest.mark.parametrize("multiple", [18, 27, 54])
 def test_a_period_takes_over_from_its_multiple_which_errs_as_little(multiple):
     values = patterns(9, 400, seed=13)[:, 0]
-    state, _ = streams.told(MEMBERS["level"], streams.kernel_ticks(values))
+    state, _ = streams.told(MEMBERS["level"], streams.kernel_ticks(values[:-1]))
     stuck = state._replace(period=jnp.int32(multiple))
-    tick = streams.kernel_tick(values[::-1][:WINDOW], learn=False)
+    tick = streams.kernel_tick(values[::-1][:WINDOW])
 
     after, _ = streams.asked(MEMBERS["level"], stuck, tick)
+    unlearned, _ = streams.asked(MEMBERS["level"], stuck, tick._replace(learn=jnp.asarray(False)))
 
-    assert int(after.period) == 9
+    assert (int(after.period), int(unlearned.period)) == (9, multiple)
 
 
 def test_a_divisor_that_misses_every_other_cycle_does_not_take_over():
@@ -184,7 +186,9 @@ def test_period_that_changes_keeps_the_coefficients_and_their_meaning_is_learned
     state, _ = streams.told(MEMBERS["level"], streams.kernel_ticks(values))
     # The scores say eleven from now on.
     wrong = jnp.where(jnp.asarray(seasonal.PERIODS) == 11, 0.0, 1e6)
-    tick = streams.kernel_tick(values[::-1][:WINDOW], learn=False)
+    # Where the forecast was right the coefficients stay what they are.
+    forecast = rls.predict(state.regression, state.features)
+    tick = streams.kernel_tick(values[::-1][:WINDOW], target=forecast)
 
     after, _ = streams.asked(MEMBERS["level"], state._replace(scores=wrong), tick)
 

@@ -2,10 +2,10 @@
 
 Every period up to the longest is scored at each tick by the discounted squared errors of the
 plainest seasonal forecast. The best becomes the active one once two cycles of it have been
-seen, unless persistence errs by far less; until then the member sleeps. It is replaced only by
-one that is clearly better, so that multiples of a period and neighbours of it do not take turns.
-The regression keeps its coefficients when the period changes, since what they mean stays nearly
-the same.
+seen, unless persistence errs by far less; until then the member sleeps. It is replaced only at
+a tick that is learned, and by one that is clearly better, so that multiples of a period and
+neighbours of it do not take turns. The regression keeps its coefficients when the period changes,
+since what they mean stays nearly the same.
 
 Beside the last two cycles stands the profile, the mean over many cycles at each phase, so that the
 noise of a single cycle is averaged away where the season stays what it is.

@@ -365,7 +365,7 @@ class Levy(Section, frozen=True):
 class Signature(Section, frozen=True):
     """Regression on the log-signature of the time-augmented path over dyadic windows."""
 
-    signature_depth: Annotated[Literal[2, 3], structural("highest level of the words")] = 3
+    signature_depth: Annotated[Literal[2, 3, 4, 5], structural("highest level of the words")] = 3
     signature_memory: Annotated[
         float, tunable("forgetting factor of the regression", "per tick", gt=0.9, le=1.0)
     ] = 0.9995

@@ -8,7 +8,10 @@ orthogonal for independent increments, so a short history is enough to tell them
 are one regression. The last is quadratic, says whether the path bends up or down as it moves,
 and has a member of its own over the shorter windows.
 
-A third member regresses on the displacements over the shortest windows alone and forgets
+At depths 4 and 5 the linear words go on as Legendre moments, and the others of these levels, two
+and five of them, make another member over the shorter windows.
+
+One member more regresses on the displacements over the shortest windows alone and forgets
 within some fifty ticks: in an emergency of regularity this kernel forecasts by itself, and
 the law that held before is gone.
 
@@ -30,9 +33,13 @@ from predictor.config import WINDOW, PredictorConfig
 from predictor.kernels.bank import Member, bank_kernel
 from predictor.kernels.base import Kernel, KernelForecast, KernelTick
 from predictor.kernels.regression import Memory, linear_member, nonlinear_member
+from predictor.log_signature import VALUE, Word, brownian_size, log_signature_words, lyndon_words
 from predictor.types import Array, Scalar
 
 WINDOWS = (1, 2, 4, 8, 16, 32, 64, 127)
+
+DEEPEST = 5
+"""Highest level of the words that can be configured."""
 
 QUADRATIC_WINDOWS = (2, 4, 8, 16, 32)
 
@@ -54,15 +61,24 @@ def word_matrix(depth: int, windows: tuple[int, ...] = WINDOWS) -> np.ndarray:
     """
     rows = []
     for length in windows:
-        time = (np.arange(length) + 0.5) / length - 0.5
-        words = [np.ones(length), time, time**2 - np.mean(time**2)]
-        for level, word in enumerate(words[:depth], start=1):
-            if length < level:
-                continue
+        for word in _legendre(length, min(depth, length)):
             row = np.zeros(WINDOW - 1)
             row[:length] = word / np.linalg.norm(word)
             rows.append(row)
     return np.stack(rows)
+
+
+def _legendre(length: int, count: int) -> list[np.ndarray]:
+    """The first `count` orthogonal polynomials `[length]` over the middles of the increments."""
+    time = (np.arange(length) + 0.5) / length - 0.5
+    words: list[np.ndarray] = []
+    for degree in range(count):
+        power = time**degree
+        # An odd polynomial has nothing of the even ones.
+        for word in words[degree % 2 :: 2]:
+            power = power - word * (np.mean(word * power) / np.mean(word * word))
+        words.append(power)
+    return words
 
 
 def quadratic_word(length: int) -> np.ndarray:
@@ -97,7 +113,7 @@ def _quadratic_rows() -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(forms), (owner == np.arange(len(forms))[:, None]).astype(float)
 
 
-_MATRICES = {depth: word_matrix(depth) for depth in (2, 3)}
+_MATRICES = {depth: word_matrix(depth) for depth in range(2, DEEPEST + 1)}
 _RECENT_MATRIX = word_matrix(1, WINDOWS[:RECENT_WINDOWS])
 _DISPLACEMENTS = word_matrix(1, QUADRATIC_WINDOWS)
 _QUADRATIC = _quadratic_rows()
@@ -127,6 +143,32 @@ def _quadratic_features(tick: KernelTick) -> Array:
     return jnp.concatenate([level, displacements, words])
 
 
+def deep_words(depth: int) -> list[Word]:
+    """Words of levels 4 to `depth` in which the value stands more than once."""
+    return [word for word in lyndon_words(depth) if len(word) > 3 and word.count(VALUE) > 1]
+
+
+def _deep_member(depth: int, memory: Memory) -> Member:
+    """Regression on a constant, the level, displacements and the words of levels above 3."""
+    words = deep_words(depth)
+    sizes = np.array(
+        [
+            [brownian_size(word) * np.sqrt(length) ** word.count(VALUE) for word in words]
+            for length in QUADRATIC_WINDOWS
+        ]
+    )
+
+    def features(tick: KernelTick) -> Array:
+        bounded = jnp.clip(tick.increments, -QUADRATIC_LIMIT, QUADRATIC_LIMIT)
+        values = log_signature_words(bounded, words, QUADRATIC_WINDOWS) / sizes
+        level = jnp.stack([jnp.ones(()), tick.levels[0]])
+        displacements = jnp.asarray(_DISPLACEMENTS) @ tick.increments
+        return jnp.concatenate([level, displacements, values.reshape(-1)])
+
+    size = 2 + len(_DISPLACEMENTS) + sizes.size
+    return nonlinear_member("deep_words", features, np.ones(size), memory)
+
+
 def _kernel(depth: int) -> Kernel:
     def memory(config: PredictorConfig) -> Scalar:
         return config.signature.signature_memory
@@ -140,6 +182,8 @@ def _kernel(depth: int) -> Kernel:
         members.append(
             nonlinear_member("quadratic_words", _quadratic_features, np.ones(size), memory)
         )
+    if depth > 3:
+        members.append(_deep_member(depth, memory))
     return bank_kernel("signature", members)
 
 

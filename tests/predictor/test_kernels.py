@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,9 @@ class TestKernels(KernelContract):
     pass
 
 
-@pytest.mark.parametrize(("depth", "words", "members"), [(2, 15, 2), (3, 21, 3)])
+@pytest.mark.parametrize(
+    ("depth", "words", "members"), [(2, 15, 2), (3, 21, 3), (4, 27, 4), (5, 32, 4)]
+)
 def test_signature_depth_sets_the_words(depth, words, members):
     config = PredictorConfig(signature=Signature(signature_depth=depth))
 
@@ -26,6 +30,21 @@ def test_signature_depth_sets_the_words(depth, words, members):
     assert len(others) == members - 1
     # A constant, the level, the words, and an increment where that makes the number even.
     assert state.features.shape == (2 + words + words % 2,)
+
+
+def test_deeper_words_know_a_map_that_quadratic_ones_do_not():
+    values = streams.logistic_map(np.random.default_rng(10), 1000, 1)[:, 0]
+    ticks = streams.kernel_ticks(values, ratio=1.0 / np.abs(np.diff(values)).mean())
+
+    def error_at(depth: int) -> float:
+        config = PredictorConfig(signature=Signature(signature_depth=depth))
+        step = functools.partial(signature.KERNEL.step, config)
+        _, said = streams.fold(step, signature.KERNEL.init(config), ticks)
+        return streams.root_mean_square((ticks.target[1:] - said.increment[:-1])[400:])
+
+    shallow, deep, deepest = map(error_at, (3, 4, 5))
+    assert deep < 0.75 * shallow
+    assert deepest < 0.75 * deep
 
 
 def test_signature_alone_follows_a_law_that_changes(predictor: FunctionalPredictor):

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from math import factorial
 
 import numpy as np
 import pytest
 
+from predictor import log_signature
 from predictor.config import WINDOW
 from predictor.kernels.signature import (
     QUADRATIC_WINDOWS,
     WINDOWS,
+    deep_words,
     quadratic_word,
     word_matrix,
 )
-
-TIME, VALUE = 0, 1
+from predictor.log_signature import TIME, VALUE, Word, lyndon_words
 
 
 def chen_product(a: list[np.ndarray], b: list[np.ndarray]) -> list[np.ndarray]:
@@ -40,10 +40,10 @@ def signature_of_steps(steps: np.ndarray, depth: int = 3) -> list[np.ndarray]:
     return total
 
 
-def signature(increments: np.ndarray, duration: float = 1.0) -> list[np.ndarray]:
+def signature(increments: np.ndarray, duration: float = 1.0, depth: int = 3) -> list[np.ndarray]:
     """Iterated integrals on [0, duration] of the path (t, y) with these steps, oldest first."""
     times = np.full(len(increments), duration / len(increments))
-    return signature_of_steps(np.stack([times, increments], axis=1))
+    return signature_of_steps(np.stack([times, increments], axis=1), depth)
 
 
 def logarithm(element: list[np.ndarray]) -> list[np.ndarray]:
@@ -200,16 +200,6 @@ def test_level_k_scales_with_the_kth_power_where_time_is_stretched_too(factor):
     np.testing.assert_allclose(words_in(stretched), powers * words_of(16, increments), rtol=1e-9)
 
 
-def lyndon_words(depth: int) -> list[tuple[int, ...]]:
-    """Words of two letters that are smaller than each of their proper suffixes."""
-    return [
-        word
-        for length in range(1, depth + 1)
-        for word in itertools.product((TIME, VALUE), repeat=length)
-        if all(word < word[cut:] for cut in range(1, length))
-    ]
-
-
 @pytest.mark.parametrize(("depth", "dimension"), [(2, 3), (3, 5), (4, 8), (5, 14)])
 def test_log_signatures_span_one_dimension_for_every_lyndon_word(depth, dimension):
     random = np.random.default_rng(depth)
@@ -221,7 +211,7 @@ def test_log_signatures_span_one_dimension_for_every_lyndon_word(depth, dimensio
     assert np.linalg.matrix_rank(matrix, tol=1e-8) == dimension == len(lyndon_words(depth))
 
 
-@pytest.mark.parametrize("depth", [2, 3])
+@pytest.mark.parametrize("depth", [2, 3, 4, 5])
 def test_rows_are_the_lyndon_words_in_which_the_value_stands_once(depth):
     linear = [word for word in lyndon_words(depth) if word.count(VALUE) == 1]
 
@@ -280,7 +270,7 @@ def test_straight_line_has_displacement_and_no_area():
         assert word == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("depth", [2, 3])
+@pytest.mark.parametrize("depth", [2, 3, 4, 5])
 def test_words_of_one_window_are_orthonormal(depth):
     rows = rows_of(depth)
 
@@ -292,3 +282,83 @@ def test_words_of_one_window_are_orthonormal(depth):
 def test_depth_counts_the_words():
     assert word_matrix(2).shape == (15, WINDOW - 1)
     assert word_matrix(3).shape == (21, WINDOW - 1)
+    assert word_matrix(4).shape == (27, WINDOW - 1)
+    assert word_matrix(5).shape == (32, WINDOW - 1)
+
+
+@pytest.mark.parametrize("length", WINDOWS[3:])
+def test_rows_of_a_window_span_the_words_in_which_the_value_stands_once(length):
+    rows = np.stack([row for (window, _), row in rows_of(5).items() if window == length])
+    # What each increment adds to a word; quadratic and higher terms leave with the scale.
+    small = 1e-6 * np.eye(length)[:, ::-1]
+    words = (
+        np.stack(
+            [
+                [
+                    logarithm(signature(step, depth=5))[n][(TIME,) * (n - 1) + (VALUE,)]
+                    for n in range(1, 6)
+                ]
+                for step in small
+            ]
+        ).T
+        / 1e-6
+    )
+
+    outside = words - words @ rows[:, :length].T @ rows[:, :length]
+
+    assert np.abs(outside).max() < 1e-5 * np.abs(words).max()
+    assert np.linalg.matrix_rank(words, tol=1e-6) == 5
+
+
+# -- the log-signature of the step -----------------------------------------------------------------
+
+
+def test_words_of_all_windows_are_those_of_the_tensor_algebra():
+    increments = np.random.default_rng(11).normal(size=WINDOW - 1)
+    words = lyndon_words(5)
+
+    found = log_signature.log_signature_words(increments, words, QUADRATIC_WINDOWS)
+
+    for row, length in zip(np.asarray(found), QUADRATIC_WINDOWS, strict=True):
+        expected = logarithm(signature(increments[:length][::-1], depth=5))
+        np.testing.assert_allclose(
+            row, [expected[len(word)][word] for word in words], rtol=1e-9, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("word", lyndon_words(5))
+def test_coordinates_are_linear_functionals_of_the_signature(word: Word):
+    path = signature(np.random.default_rng(12).normal(size=9), depth=5)
+
+    functional = log_signature.coordinate_functional(word)
+
+    total = sum(weight * path[len(each)][each] for each, weight in functional.items())
+    assert total == pytest.approx(logarithm(path)[len(word)][word], rel=1e-9)
+
+
+def test_size_of_a_word_is_what_brownian_paths_show():
+    sizes = {word: log_signature.brownian_size(word) for word in lyndon_words(4)}
+    rng, paths, steps = np.random.default_rng(13), 4000, 64
+    # All paths at once: a last axis of two letters, as the segments have it.
+    increments = rng.normal(size=(steps, paths)) / np.sqrt(steps)
+
+    element = log_signature.standing_still(4)
+    for step in increments:
+        segment = np.stack([np.full(paths, 1.0 / steps), step], axis=1)
+        element = log_signature.before(segment, element)
+    logarithms = log_signature.logarithm(element)
+
+    assert sizes[VALUE,] == pytest.approx(1.0)
+    assert sizes[TIME, VALUE] == pytest.approx(np.sqrt(1.0 / 12.0))  # of the area
+    for word, size in sizes.items():
+        shown = np.sqrt(np.mean(np.square(log_signature.coordinate(logarithms, word))))
+        assert shown == pytest.approx(size, rel=0.06), word
+
+
+@pytest.mark.parametrize(
+    ("depth", "letters"), [(4, "ttyy tyyy"), (5, "ttyy tyyy tttyy ttyty ttyyy tytyy tyyyy")]
+)
+def test_words_above_level_three_in_which_the_value_stands_more_than_once(depth, letters):
+    assert [
+        "".join("ty"[letter] for letter in word) for word in deep_words(depth)
+    ] == letters.split()

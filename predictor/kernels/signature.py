@@ -24,6 +24,7 @@ signature method in machine learning*.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -37,9 +38,6 @@ from predictor.log_signature import VALUE, Word, brownian_size, log_signature_wo
 from predictor.types import Array, Scalar
 
 WINDOWS = (1, 2, 4, 8, 16, 32, 64, 127)
-
-DEEPEST = 5
-"""Highest level of the words that can be configured."""
 
 QUADRATIC_WINDOWS = (2, 4, 8, 16, 32)
 
@@ -113,7 +111,6 @@ def _quadratic_rows() -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(forms), (owner == np.arange(len(forms))[:, None]).astype(float)
 
 
-_MATRICES = {depth: word_matrix(depth) for depth in range(2, DEEPEST + 1)}
 _RECENT_MATRIX = word_matrix(1, WINDOWS[:RECENT_WINDOWS])
 _DISPLACEMENTS = word_matrix(1, QUADRATIC_WINDOWS)
 _QUADRATIC = _quadratic_rows()
@@ -131,16 +128,25 @@ def _member(name: str, matrix: np.ndarray, memory: Memory) -> Member:
     return linear_member(name, features, np.ones(size + size % 2), memory)
 
 
+def _bounded(tick: KernelTick) -> Array:
+    return jnp.clip(tick.increments, -QUADRATIC_LIMIT, QUADRATIC_LIMIT)
+
+
+def _linear_features(tick: KernelTick) -> tuple[Array, Array]:
+    """A constant and the level `[2]`, and the displacements over five windows `[5]`, beside which
+    the non-linear words stand."""
+    level = jnp.stack([jnp.ones(()), tick.levels[0]])
+    return level, jnp.asarray(_DISPLACEMENTS) @ tick.increments
+
+
 def _quadratic_features(tick: KernelTick) -> Array:
     """`[12]`: a constant, the level, displacements and quadratic words of five windows."""
     rows, owners = _QUADRATIC
-    bounded = jnp.clip(tick.increments, -QUADRATIC_LIMIT, QUADRATIC_LIMIT)
+    bounded = _bounded(tick)
     images = jnp.asarray(rows) @ bounded[: rows.shape[1]]
     factors = jnp.concatenate([bounded[:length] for length in QUADRATIC_WINDOWS])
     words = jnp.asarray(owners) @ (factors * images)
-    displacements = jnp.asarray(_DISPLACEMENTS) @ tick.increments
-    level = jnp.stack([jnp.ones(()), tick.levels[0]])
-    return jnp.concatenate([level, displacements, words])
+    return jnp.concatenate([*_linear_features(tick), words])
 
 
 def deep_words(depth: int) -> list[Word]:
@@ -159,22 +165,20 @@ def _deep_member(depth: int, memory: Memory) -> Member:
     )
 
     def features(tick: KernelTick) -> Array:
-        bounded = jnp.clip(tick.increments, -QUADRATIC_LIMIT, QUADRATIC_LIMIT)
-        values = log_signature_words(bounded, words, QUADRATIC_WINDOWS) / sizes
-        level = jnp.stack([jnp.ones(()), tick.levels[0]])
-        displacements = jnp.asarray(_DISPLACEMENTS) @ tick.increments
-        return jnp.concatenate([level, displacements, values.reshape(-1)])
+        values = log_signature_words(_bounded(tick), words, QUADRATIC_WINDOWS) / sizes
+        return jnp.concatenate([*_linear_features(tick), values.reshape(-1)])
 
     size = 2 + len(_DISPLACEMENTS) + sizes.size
     return nonlinear_member("deep_words", features, np.ones(size), memory)
 
 
+@functools.cache
 def _kernel(depth: int) -> Kernel:
     def memory(config: PredictorConfig) -> Scalar:
         return config.signature.signature_memory
 
     members = [
-        _member("words", _MATRICES[depth], memory),
+        _member("words", word_matrix(depth), memory),
         _member("recent", _RECENT_MATRIX, lambda config: RECENT_MEMORY),
     ]
     if depth >= 3:
@@ -187,17 +191,14 @@ def _kernel(depth: int) -> Kernel:
     return bank_kernel("signature", members)
 
 
-_KERNELS = {depth: _kernel(depth) for depth in _MATRICES}
-
-
 def init(config: PredictorConfig) -> Any:
     """The state for the configured depth."""
-    return _KERNELS[config.signature.signature_depth].init(config)
+    return _kernel(config.signature.signature_depth).init(config)
 
 
 def step(config: PredictorConfig, state: Any, tick: KernelTick) -> tuple[Any, KernelForecast]:
     """One tick at the configured depth."""
-    return _KERNELS[config.signature.signature_depth].step(config, state, tick)
+    return _kernel(config.signature.signature_depth).step(config, state, tick)
 
 
 KERNEL = Kernel("signature", init, step)

@@ -38,13 +38,17 @@ def build_elsewhere(config: PredictorConfig, slab_rows: int, path: Path) -> None
     The other process is deaf to the signals of the terminal, and ends with this one.
     """
     with subprocess.Popen(
-        command(), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        command(),
+        # A builder that has ended breaks the pipe: unbuffered, closing it has nothing to flush.
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     ) as builder:
         assert builder.stdin is not None
         # The pipe stays open: its end is how the builder knows of the end of this process.
         with contextlib.suppress(BrokenPipeError):
             builder.stdin.write(order_of(config, slab_rows, path))
-            builder.stdin.flush()
         builder.wait()
 
 

@@ -71,9 +71,17 @@ def test_a_program_is_built_once_and_by_another_process(programs, monkeypatch):
     assert outcome(second) == outcome(first)
 
 
-def test_a_program_that_no_other_process_can_build_is_built_here(programs, monkeypatch):
-    here = Program(None, None)
+@pytest.mark.parametrize("seconds_to_order", [0.0, 0.5], ids=["ends_after_order", "ends_before"])
+def test_a_program_that_no_other_process_can_build_is_built_here(
+    programs, monkeypatch, seconds_to_order
+):
+    def order(*asked):
+        time.sleep(seconds_to_order)
+        return order_of(*asked)
+
+    here, order_of = Program(None, None), building.order_of
     monkeypatch.setattr(program, "_build", lambda config, slab_rows: (here, b"serialised"))
+    monkeypatch.setattr(building, "order_of", order)
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
 
     assert obtain(CONFIG, SLAB_ROWS) is here

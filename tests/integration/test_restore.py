@@ -56,7 +56,7 @@ class Bench:
         group = (client_settings(self.config), self.config.kafka.application_id, PARTITIONS)
         self.offsets = offsets(*group)
         self.fetcher = Fetcher(consuming(*group))
-        self.pool = StatePool(self.config.predictor, 64)
+        self.pool = StatePool(self.config.predictor, self.config.device.slab_assets)
         self.restorer = Restorer(
             self.config,
             self.offsets,

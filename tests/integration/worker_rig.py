@@ -174,7 +174,7 @@ def in_process_worker(
         base, config.transactional_id, config.kafka.transaction_timeout_ms, 8_000_000
     )
     producer.initialise(30.0)
-    pool = StatePool(config.predictor, 512)
+    pool = StatePool(config.predictor, config.device.slab_assets)
     environment = device.environment_fingerprint(config)
     return Worker(config, pool, connection._replace(producer=producer), environment, log), producer
 

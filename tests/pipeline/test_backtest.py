@@ -137,7 +137,7 @@ def test_assets_count_alike_in_the_overall_ratio():
 
 
 def test_a_backtest_gives_the_librarys_own_forecasts_whatever_the_companions():
-    config = PredictorConfig()
+    config = PredictorConfig(tile=8)
     long, short = walk(150), walk(40, seed=2)
     stamps = np.arange(150) * SECOND
 
@@ -157,7 +157,7 @@ def test_a_backtest_gives_the_librarys_own_forecasts_whatever_the_companions():
 
 def test_exact_repetitions_are_left_out_and_counted():
     values, stamps = np.array([1.0, 2.0, 2.0, 3.0]), np.array([1, 2, 2, 3]) * SECOND
-    (result,) = run(PredictorConfig(), [Series("a", values, stamps)], lambda count: None)
+    (result,) = run(PredictorConfig(tile=8), [Series("a", values, stamps)], lambda count: None)
     assert result.magnitudes.tolist() == [1.0, 2.0, 3.0]
     assert result.unanswered == 1
 

@@ -43,7 +43,7 @@ GENERATION = Generation(1, 0, tunable_values(CONFIG.predictor))
 @pytest.fixture(scope="module")
 def pool() -> StatePool:
     device.configure(CONFIG.device)
-    return StatePool(CONFIG.predictor, 8)
+    return StatePool(CONFIG.predictor, CONFIG.device.slab_assets)
 
 
 def record(key: bytes, value: bytes | None, offset: int = 0) -> Record:

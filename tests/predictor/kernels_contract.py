@@ -57,7 +57,7 @@ each_kernel = pytest.mark.parametrize("kernel", KERNEL_MODULES, ids=lambda kerne
 
 @functools.lru_cache(maxsize=8)
 def compiled(kernel: Kernel) -> Any:
-    return jax.jit(functools.partial(kernel.step, CONFIG))
+    return streams.compiled(functools.partial(kernel.step, CONFIG))
 
 
 def some_tick(seed: int, learn: bool = True) -> KernelTick:

@@ -27,6 +27,7 @@ from predictor.state import LaneState, init_lane
 from predictor.types import Events
 
 TILE = 8
+PIECE = 100
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
 
@@ -129,18 +130,12 @@ def _member_step(member: Member, config: PredictorConfig) -> Callable[[Any, Any]
 def told(member: Member, ticks: KernelTick) -> tuple[Any, Host]:
     """A member's state after the ticks, and the increments `[T]` that it forecast."""
     config = PredictorConfig()
-    state, parts = member.init(config), []
-    # In pieces, so that streams of several lengths share one compiled loop.
-    for first in range(0, ticks.target.size, 100):
-        piece = jax.tree.map(lambda leaf, at=first: leaf[at : at + 100], ticks)
-        state, increments = fold(_member_step(member, config), state, piece)
-        parts.append(np.asarray(increments))
-    return state, np.concatenate(parts)
+    return fold(_member_step(member, config), member.init(config), ticks)
 
 
 @functools.lru_cache(maxsize=32)
 def _compiled_step(member: Member, config: PredictorConfig) -> Callable[..., tuple[Any, Any]]:
-    return jax.jit(_member_step(member, config))
+    return compiled(_member_step(member, config))
 
 
 def asked(member: Member, state: Any, tick: KernelTick) -> tuple[Any, float]:
@@ -177,10 +172,38 @@ def lanes_of(result: PredictionResult, lanes: Any) -> PredictionResult:
     return picked
 
 
-@functools.partial(jax.jit, static_argnames="step")
 def fold(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, inputs: Any) -> tuple[Any, Any]:
-    """Fold `step` over the leading axis of `inputs` in one compiled loop."""
+    """Fold `step` over the leading axis of `inputs`.
+
+    Compiled are a loop of a hundred rounds and one of a single round, which inputs of any length
+    share.
+    """
+    rows, told = len(jax.tree.leaves(inputs)[0]), []
+    whole = rows - rows % PIECE
+    for first, last in [
+        *((first, first + PIECE) for first in range(0, whole, PIECE)),
+        *((row, row + 1) for row in range(whole, rows)),
+    ]:
+        piece = jax.tree.map(lambda leaf, rows=slice(first, last): leaf[rows], inputs)
+        state, said = _fold(step, *_firmly_typed((state, piece)))
+        told.append(jax.tree.map(np.asarray, said))
+    return state, jax.tree.map(lambda *leaves: np.concatenate(leaves), *told)
+
+
+@functools.partial(jax.jit, static_argnames="step")
+def _fold(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, inputs: Any) -> tuple[Any, Any]:
     return jax.lax.scan(step, state, inputs)
+
+
+def compiled(step: Callable[..., Any]) -> Callable[..., Any]:
+    """`step` compiled, once for all arguments of the same shapes."""
+    program = jax.jit(step)
+    return lambda *arguments: program(*_firmly_typed(arguments))
+
+
+def _firmly_typed(tree: Any) -> Any:
+    # What was made of a Python number has a weak type, for which another program is compiled.
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.asarray(leaf).dtype), tree)
 
 
 class GateTrace(NamedTuple):
@@ -207,8 +230,9 @@ def judge(config: PredictorConfig, values: Any, times: Any = None, now: Any = No
     times = clock(values.size) if times is None else np.asarray(times, np.int64)
     now = times if now is None else np.asarray(now, np.int64)
     count = jnp.zeros((), jnp.int64)
-    carry, verdicts = fold(_gate_step(config), (gates.init(), count, count), (values, times, now))
-    return GateTrace(jax.tree.map(np.asarray, verdicts), carry[0])
+    start = (gates.init(), count, count)
+    carry, verdicts = fold(_gate_step(config), start, (values, times, now))
+    return GateTrace(verdicts, carry[0])
 
 
 def rows_where(flags: Any) -> list[int]:

@@ -5,6 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import predictor
+from tests.predictor.streams import TILE
+
 PROGRAM = """
 import sys
 import jax
@@ -19,20 +26,11 @@ assert jax.config.jax_enable_x64 is False
 foreign = {"confluent_kafka", "fastavro", "pyarrow", "rich", "typer", "matplotlib",
            "pipeline", "consumers", "producers", "schemas"} & set(sys.modules)
 assert not foreign, foreign
-
-import numpy as np
-single = predictor.UniversalPredictor(predictor.PredictorConfig(tile=1))
-result = single.step(predictor.ProcessState(1.0 / 3.0, 5))
-assert result.reference_prediction.dtype == np.float64
-assert float(result.reference_prediction) == 1.0 / 3.0
-assert jax.config.jax_enable_x64 is False
-import jax.numpy as jnp
-assert jnp.asarray(1.0 / 3.0).dtype == jnp.float32
 print("clean")
 """
 
 
-def test_import_and_use_change_no_global_setting_of_jax():
+def test_import_changes_no_global_setting_of_jax():
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=False
     )
@@ -41,9 +39,19 @@ def test_import_and_use_change_no_global_setting_of_jax():
     assert run.stdout.strip() == "clean"
 
 
-def test_public_names_are_those_that_are_documented():
-    import predictor
+def test_use_computes_in_64_bits_and_changes_no_global_setting_of_jax():
+    with jax.enable_x64(False):
+        before = dict(jax.config.values)
+        single = predictor.UniversalPredictor(predictor.PredictorConfig(tile=TILE))
+        result = single.step(predictor.ProcessState(1.0 / 3.0, 5))
 
+        assert result.reference_prediction.dtype == np.float64
+        assert float(result.reference_prediction) == 1.0 / 3.0
+        assert jax.config.values == before
+        assert jnp.asarray(1.0 / 3.0).dtype == jnp.float32
+
+
+def test_public_names_are_those_that_are_documented():
     for name in (
         "PredictorConfig",
         "ProcessState",

@@ -118,7 +118,7 @@ def scored(truth: Truth, result: PredictionResult, settled: int) -> Score:
     )
 
 
-def run(size: Size, seed: int = 0) -> dict[str, Score]:
+def run(size: Size, seed: int = 0, config: PredictorConfig | None = None) -> dict[str, Score]:
     """All scenarios side by side, in one batch."""
     truths = [
         scenario.process(np.random.default_rng([1000 + seed, number]), size.rows, size.lanes)
@@ -126,7 +126,7 @@ def run(size: Size, seed: int = 0) -> dict[str, Score]:
     ]
     values = np.concatenate([truth.values for truth in truths], axis=1)
     times = np.broadcast_to(START + SECOND * np.arange(size.rows)[:, None], values.shape)
-    predictor = FunctionalPredictor(PredictorConfig())
+    predictor = FunctionalPredictor(config)
     states = predictor.init_states(values.shape[1])
     _, result = predictor.scan_batch(states, Observation(values, times))
     out = {}

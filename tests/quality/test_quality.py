@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from predictor import PredictorConfig
+from tests.predictor.streams import TILE
 from tests.quality.processes import SCENARIOS
 from tests.quality.scores import TEST_SIZE, Score, run
 
@@ -16,7 +18,8 @@ each_scenario = pytest.mark.parametrize("name", SCENARIOS)
 
 @pytest.fixture(scope="session")
 def scores() -> dict[str, Score]:
-    return run(TEST_SIZE)
+    # On the tile of the other tests of the core, whose program it shares in one run.
+    return run(TEST_SIZE, config=PredictorConfig(tile=TILE))
 
 
 @each_scenario

@@ -199,6 +199,9 @@ class Demo:
 
         began = time.monotonic()
         for row in range(self._ticks):
+            if row == self._ticks * 3 // 4:
+                # However late the first worker began, there is something left for the second.
+                began += self._wait_for_the_kill(producer)
             values = encoder.encode(
                 {
                     "asset_id": names,
@@ -218,6 +221,13 @@ class Demo:
             if ahead > 0 and self._stop.wait(ahead):
                 break
         producer.flush(SERVICE_START_SECONDS)
+
+    def _wait_for_the_kill(self, producer: Producer) -> float:
+        """Return how many seconds it took."""
+        began = time.monotonic()
+        while self._progress.killed_at is None and not self._stop.is_set():
+            producer.poll(0.05)
+        return time.monotonic() - began
 
     def _reader(self, config: Config) -> Consumer:
         reader = Consumer(
@@ -295,7 +305,7 @@ class Demo:
         progress = self._progress
         verdict = self._scores.verdict(progress.produced)
         unsent = progress.total - len(progress.produced)
-        complete = progress.killed_at is not None and unsent == 0
+        complete = progress.back_after is not None and unsent == 0
         passed = complete and verdict.lost == 0 and verdict.duplicated == 0 and worker_exit == 0
         return {
             "ticks": len(progress.produced),

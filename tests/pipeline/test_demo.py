@@ -42,6 +42,7 @@ def test_as_json_it_reports_losses_and_accuracy_per_process():
 
     report = json.loads(run.stdout)
     assert (report["lost"], report["duplicated"], report["passed"]) == (0, 0, True)
+    assert report["seconds_until_back"] > 0.0
     assert report["ticks"] == report["predictions"] == 8 * 300
     ratios = {row["group"]: row["rmse_ratio"] for row in report["processes"]}
     assert ratios["logistic_map"] < 0.5

@@ -459,9 +459,11 @@ class Rig:
             lane.append((offset, tick))
         lanes = sorted(by_lane)
         rows = max(len(ticks) for ticks in by_lane.values())
-        magnitude = np.zeros((rows, len(lanes)))
-        timestamp = np.zeros((rows, len(lanes)), np.int64)
-        present = np.zeros((rows, len(lanes)), bool)
+        # Up to whole hundreds, so that few numbers of lanes have to be compiled for.
+        padded = len(lanes) + -len(lanes) % 100
+        magnitude = np.zeros((rows, padded))
+        timestamp = np.zeros((rows, padded), np.int64)
+        present = np.zeros((rows, padded), bool)
         place: dict[Source, tuple[int, int]] = {}
         for column, lane in enumerate(lanes):
             for row, (offset, tick) in enumerate(by_lane[lane]):
@@ -470,31 +472,31 @@ class Rig:
                 present[row, column] = True
                 place[lane[0], offset] = (row, column)
         predictor = FunctionalPredictor(config or PredictorConfig())
-        states = predictor.init_states(len(lanes), [asset for _, asset in lanes])
+        names = [asset for _, asset in lanes] + [""] * (padded - len(lanes))
+        states = predictor.init_states(padded, names)
         _, oracle = predictor.scan_batch(states, Observation(magnitude, timestamp, present=present))
         said = {(r["source_partition"], r["source_offset"]): r for r in self.outputs.predictions}
         unpublished = self.learned | {source for source in place if source[1] < 0}
         expected = {source for source, at in place.items() if oracle.answered[at]} - unpublished
 
         assert said.keys() == expected
+        sources = sorted(said)
+        at = tuple(np.array([place[source] for source in sources]).reshape(-1, 2).T)
         for name in COMPARED_FIELDS:
-            column = getattr(oracle, name)
-            for source, at in place.items():
-                if source in said:
-                    assert _same(name, said[source][name], column[at]), (name, source)
+            told = [said[source][name] for source in sources]
+            same = _same(name, told, getattr(oracle, name)[at])
+            assert same.all(), (name, sources[int(np.argmin(same))])
 
 
-def _same(name: str, said: Any, expected: Any) -> bool:
+def _same(name: str, said: list[Any], expected: np.ndarray) -> np.ndarray:
+    """Which of the values `[n]` have the same bits; what is unknown is NaN here and null there."""
     if name in ENUMS:
-        return said == ENUMS[name][int(expected)]
-    if said is None:
-        return bool(np.isnan(expected))
-    return np.array_equal(
-        np.asarray(said, np.float64).view(np.int64),
-        np.asarray(expected, np.float64).view(np.int64),
-    ) or np.array_equal(
-        np.asarray(said, np.float64), np.asarray(expected, np.float64), equal_nan=True
-    )
+        return np.array(said) == np.array(ENUMS[name])[expected.astype(int)]
+    values = np.array([np.nan if value is None else value for value in said], np.float64)
+    expected = np.asarray(expected, np.float64)
+    same = values.view(np.int64) == expected.view(np.int64)
+    same |= np.isnan(values) & np.isnan(expected)
+    return same.reshape(len(said), -1).all(axis=1)
 
 
 def reasons(messages: Iterable[Any]) -> Counter[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import jax
@@ -16,6 +17,9 @@ settings.register_profile(
     "compiled", settings.get_profile("repeatable"), deadline=None, max_examples=50
 )
 settings.load_profile("compiled")
+
+# Traces and programs live as long as the run: looking through them often finds nothing.
+gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(autouse=True)

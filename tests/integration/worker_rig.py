@@ -459,8 +459,9 @@ class Rig:
             lane.append((offset, tick))
         lanes = sorted(by_lane)
         rows = max(len(ticks) for ticks in by_lane.values())
-        # Up to whole hundreds, so that few numbers of lanes have to be compiled for.
-        padded = len(lanes) + -len(lanes) % 100
+        predictor = FunctionalPredictor(config or PredictorConfig())
+        # Whole tiles, so that few numbers of lanes have to be compiled for.
+        padded = len(lanes) + -len(lanes) % predictor.config.tile
         magnitude = np.zeros((rows, padded))
         timestamp = np.zeros((rows, padded), np.int64)
         present = np.zeros((rows, padded), bool)
@@ -471,7 +472,6 @@ class Rig:
                 timestamp[row, column] = tick.timestamp_ns
                 present[row, column] = True
                 place[lane[0], offset] = (row, column)
-        predictor = FunctionalPredictor(config or PredictorConfig())
         names = [asset for _, asset in lanes] + [""] * (padded - len(lanes))
         states = predictor.init_states(padded, names)
         _, oracle = predictor.scan_batch(states, Observation(magnitude, timestamp, present=present))
@@ -481,7 +481,7 @@ class Rig:
 
         assert said.keys() == expected
         sources = sorted(said)
-        at = tuple(np.array([place[source] for source in sources]).reshape(-1, 2).T)
+        at = tuple(np.array([place[source] for source in sources], int).reshape(-1, 2).T)
         for name in COMPARED_FIELDS:
             told = [said[source][name] for source in sources]
             same = _same(name, told, getattr(oracle, name)[at])
@@ -496,7 +496,7 @@ def _same(name: str, said: list[Any], expected: np.ndarray) -> np.ndarray:
     expected = np.asarray(expected, np.float64)
     same = values.view(np.int64) == expected.view(np.int64)
     same |= np.isnan(values) & np.isnan(expected)
-    return same.reshape(len(said), -1).all(axis=1)
+    return same.all(axis=tuple(range(1, same.ndim)))
 
 
 def reasons(messages: Iterable[Any]) -> Counter[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -180,10 +181,7 @@ def fold(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, inputs: Any) -
     """
     rows, told = len(jax.tree.leaves(inputs)[0]), []
     whole = rows - rows % PIECE
-    for first, last in [
-        *((first, first + PIECE) for first in range(0, whole, PIECE)),
-        *((row, row + 1) for row in range(whole, rows)),
-    ]:
+    for first, last in itertools.pairwise([*range(0, whole, PIECE), *range(whole, rows + 1)]):
         piece = jax.tree.map(lambda leaf, rows=slice(first, last): leaf[rows], inputs)
         state, said = _fold(step, *_firmly_typed((state, piece)))
         told.append(jax.tree.map(np.asarray, said))

@@ -157,7 +157,7 @@ def test_absurd_neighbours_change_no_bit(predictor, obs, golden, poison):
     assert golden.equals(other.words[mine], lanes_of(other.result, mine), mine)
 
 
-@pytest.mark.parametrize("lanes", [1, TILE, 2 * TILE + 1])
+@pytest.mark.parametrize("lanes", [1, 7, 8, 9, 16, 17])
 def test_any_number_of_lanes_is_padded_without_trace(predictor, obs, golden, lanes):
     some = slice(0, lanes)
 

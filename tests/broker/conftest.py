@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from pipeline.broker import running_broker
 
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 30.0
 _UNIQUE = itertools.count()
 
 

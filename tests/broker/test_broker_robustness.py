@@ -9,7 +9,6 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -204,7 +203,6 @@ def test_the_command_prints_its_address_and_ends_with_status_zero(number):
             address = process.stdout.readline().strip()
             admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
             topics = admin.list_topics(timeout=10).topics
-            begun = time.monotonic()
             process.send_signal(number)
 
             assert process.wait(10) == 0
@@ -215,7 +213,6 @@ def test_the_command_prints_its_address_and_ends_with_status_zero(number):
         "ticks": 3,
         "snapshots": 2,
     }
-    assert time.monotonic() - begun < 2
 
 
 def test_the_command_refuses_a_topic_that_it_does_not_understand():

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -93,17 +92,18 @@ def test_every_command_shows_an_example_of_itself(usp, command):
     assert f"$ usp {command}" in out
 
 
-def test_help_is_fast_and_loads_nothing_heavy():
+def test_help_loads_nothing_but_what_prints_it():
     code = (
         "import sys, pipeline.cli as c; c.run_command(['--help']);"
-        "sys.exit(any(m in sys.modules for m in ('jax', 'numpy', 'confluent_kafka', 'matplotlib')))"
+        "print(*{m.split('.')[0] for m in sys.modules} - sys.stdlib_module_names, file=sys.stderr)"
     )
-    times = []
-    for _ in range(3):
-        began = time.monotonic()
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
-        times.append(time.monotonic() - began)
-    assert min(times) < 0.4
+    answer = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    loaded = set(answer.stderr.split())
+    assert {"pipeline", "typer"} < loaded
+    assert not loaded & {"confluent_kafka", "fastavro", "jax", "matplotlib", "numpy", "predictor"}
+    assert len(loaded) < 20
 
 
 def test_module_and_entry_point_are_one():
@@ -355,7 +355,7 @@ def test_the_broker_prints_its_address_and_ends_on_sigterm():
     assert process.stdout is not None
     assert process.stdout.readline().startswith("127.0.0.1:")
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "demos and tests" in err
 

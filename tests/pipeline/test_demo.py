@@ -24,7 +24,7 @@ def demo(*options: str) -> subprocess.CompletedProcess[str]:
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 

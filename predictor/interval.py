@@ -47,20 +47,19 @@ LIKELIHOOD_MEMORY = 0.995
 DEGREES_OF_FREEDOM = 5.0
 SMALLEST_QUANTILE = 0.05
 
-EARLY_TICKS = 400.0
-"""Up to so many ticks the quantiles take longer steps, by the root of the time, and the variance is
-inflated: the errors to come are larger than those that volatilities, weights and coefficients were
-fitted to."""
+EARLY_TICKS = 1000.0
+"""Up to so many ticks the quantiles take longer steps, by the root of the time."""
 
-INFLATION_TICKS = 12.0
-"""What is added to the variance early on, as its part times the ticks scored."""
+PRIOR_WIDTH = 1.08
+"""Quantiles before anything is learned, over the normal ones: the errors to come are larger than
+those that volatilities, weights and coefficients were fitted to."""
 
 
 class IntervalState(NamedTuple):
     """`variances` `[rates]` (unit of y squared); per proxy `proxy_ratios`, mean of error² over
     proxy², their `proxy_counts` and the last `proxies`, NaN if none, all `[proxies]`;
     `likelihood` `[rates + proxies]`; `scale` behind the last interval; the quantiles `lower`,
-    `upper` in its units, as offsets from the normal ones."""
+    `upper` in its units, as offsets from the prior ones."""
 
     variances: Array
     proxy_ratios: Array
@@ -87,6 +86,12 @@ def init() -> IntervalState:
         upper=zero,
         scored=jnp.zeros((), jnp.int64),
     )
+
+
+def _lower_tail(config: PredictorConfig) -> tuple[float, Array]:
+    """Probability below the interval and the prior quantile there; the upper one mirrors it."""
+    tail = 0.5 * (1.0 - config.interval.coverage)
+    return tail, PRIOR_WIDTH * special.ndtri(tail)
 
 
 def _is_proxy(proxy: Array) -> Array:
@@ -122,15 +127,14 @@ def score(config: PredictorConfig, state: IntervalState, error: Array) -> Interv
     gained = jnp.where(exists, gained, missing)
     likelihood = LIKELIHOOD_MEMORY * state.likelihood + jnp.where(warm, gained, 0.0)
 
-    tail = 0.5 * (1.0 - config.interval.coverage)
-    normal = special.ndtri(tail)
+    tail, prior = _lower_tail(config)
     standardised = jnp.where(
         state.scale > 0.0, error / jnp.where(state.scale > 0, state.scale, 1.0), 0.0
     )
     longer = jnp.maximum(1.0, jnp.sqrt(EARLY_TICKS / (state.scored + 1.0)))
     step = config.interval.quantile_step * longer
-    below = standardised < normal + state.lower
-    above = standardised > -normal + state.upper
+    below = standardised < prior + state.lower
+    above = standardised > -prior + state.upper
     track = warm & (state.scale > 0.0)
     lower = jnp.where(track, state.lower + step * (tail - below), state.lower)
     upper = jnp.where(track, state.upper - step * (tail - above), state.upper)
@@ -149,8 +153,8 @@ def score(config: PredictorConfig, state: IntervalState, error: Array) -> Interv
         proxy_ratios=ratios,
         proxy_counts=counts,
         likelihood=likelihood,
-        lower=jnp.minimum(lower, -SMALLEST_QUANTILE - normal),
-        upper=jnp.maximum(upper, SMALLEST_QUANTILE + normal),
+        lower=jnp.minimum(lower, -SMALLEST_QUANTILE - prior),
+        upper=jnp.maximum(upper, SMALLEST_QUANTILE + prior),
         scored=scored,
     )
 
@@ -163,11 +167,8 @@ def bounds(
     score_ = jnp.where(exists, state.likelihood, -jnp.inf)
     weights = jnp.exp(score_ - jnp.max(score_))
     weights = weights / jnp.sum(weights)
-    scored = jnp.clip(state.scored, 1.0, EARLY_TICKS)
-    inflation = 1.0 + INFLATION_TICKS * (1.0 / scored - 1.0 / EARLY_TICKS)
-    variance = jnp.sum(weights * variances) * inflation
-    scale = jnp.sqrt(variance)
-    normal = special.ndtri(0.5 * (1.0 - config.interval.coverage))
-    lower = jnp.minimum(mean + (normal + state.lower) * scale, mean)
-    upper = jnp.maximum(mean + (-normal + state.upper) * scale, mean)
+    scale = jnp.sqrt(jnp.sum(weights * variances))
+    _, prior = _lower_tail(config)
+    lower = jnp.minimum(mean + (prior + state.lower) * scale, mean)
+    upper = jnp.maximum(mean + (-prior + state.upper) * scale, mean)
     return state._replace(scale=scale, proxies=proxies), lower, upper

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from predictor.anchors import Change
 from predictor.config import PredictorConfig
 from predictor.types import Array
@@ -50,6 +52,12 @@ class KernelTick(NamedTuple):
     learn: Array
     accepted: Array
     position: Array
+
+
+def where_it_has_been(tick: KernelTick, increment: Array) -> Array:
+    """`increment`, no more than one beyond the values of the window: a nonlinear function says
+    nothing about where it has not been."""
+    return jnp.clip(increment, tick.lowest - 1.0, tick.highest + 1.0)
 
 
 class KernelForecast(NamedTuple):

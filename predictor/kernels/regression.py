@@ -1,8 +1,7 @@
 """Members that are one regression on features of the past.
 
 Linear ones are carried through a change of coordinates exactly. The others begin again, and
-their forecasts stay within an increment of what the window has seen: a polynomial says
-nothing about where it has not been.
+their forecasts stay near what the window has seen.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 from predictor import recursive_least_squares as rls
 from predictor.config import PredictorConfig
 from predictor.kernels.bank import Member
-from predictor.kernels.base import KernelTick
+from predictor.kernels.base import KernelTick, where_it_has_been
 from predictor.selection import choose
 from predictor.types import Array, Scalar
 
@@ -72,7 +71,6 @@ def nonlinear_member(
         regression = choose(tick.change.restart, rls.init(precision), regression)
         now = features(tick)
         increment = rls.predict(regression, now)
-        bounded = jnp.clip(increment, tick.lowest - 1.0, tick.highest + 1.0)
-        return RegressionState(regression, now), bounded
+        return RegressionState(regression, now), where_it_has_been(tick, increment)
 
     return Member(name, lambda config: _init(precision), step)

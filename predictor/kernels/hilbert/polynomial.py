@@ -22,7 +22,7 @@ import numpy as np
 from predictor import recursive_least_squares as rls
 from predictor.config import WINDOW, PredictorConfig
 from predictor.kernels.bank import Member
-from predictor.kernels.base import KernelTick
+from predictor.kernels.base import KernelTick, where_it_has_been
 from predictor.selection import choose, only_where
 from predictor.types import Array
 
@@ -125,8 +125,6 @@ def polynomial_member(name: str, delays: Sequence[int], degree: int, precision: 
         state = only_where(tick.change.restart, anew, state, tick.levels, tick.accepted)
         now = features(state, tick)
         increment = rls.predict(state.regression, now)
-        # A polynomial says nothing about where it has not been.
-        bounded = jnp.clip(increment, tick.lowest - 1.0, tick.highest + 1.0)
-        return state._replace(features=now), bounded
+        return state._replace(features=now), where_it_has_been(tick, increment)
 
     return Member(name, init, step)

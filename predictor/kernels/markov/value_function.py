@@ -18,7 +18,7 @@ import numpy as np
 from predictor import recursive_least_squares as rls
 from predictor.config import WARM_UP_TICKS, PredictorConfig
 from predictor.kernels.bank import Member
-from predictor.kernels.base import KernelTick
+from predictor.kernels.base import KernelTick, where_it_has_been
 from predictor.kernels.markov import galerkin
 from predictor.kernels.markov.embedding import embed, log_variance
 from predictor.kernels.markov.ladder import SHAPES
@@ -124,7 +124,7 @@ def _step(config: PredictorConfig, state: ValueState, tick: KernelTick) -> tuple
         scaled=said.scaled,
         ratio=said.ratio,
     )
-    return state, jnp.where(usable, increment, 0.0)
+    return state, jnp.where(usable, where_it_has_been(tick, increment), 0.0)
 
 
 class ValueReading(NamedTuple):

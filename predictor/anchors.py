@@ -2,8 +2,8 @@
 
 They stand still, because moving coordinates move every non-linear feature: they are set at a
 few early ticks and afterwards only when the level has left them by several spreads, or the
-spread itself has changed by much. Linear regressions are carried over exactly, non-linear
-ones begin again.
+spread itself has changed by much. Early on regressions are learned anew on the window; later
+linear ones are carried over exactly and non-linear ones begin again.
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ class Anchor(NamedTuple):
 
 class Change(NamedTuple):
     """How coordinates changed at a tick: a level x becomes `stretch · x + shift`, an increment
-    d becomes `gain · d`; `restart` where features that are not linear must begin again."""
+    d becomes `gain · d`; `early` where the window still holds all that was learned, `restart`
+    where features that are not linear must begin again."""
 
     stretch: Array
     shift: Array
     gain: Array
+    early: Array
     restart: Array
 
 
@@ -56,7 +58,8 @@ def init() -> Anchor:
 def unchanged() -> Change:
     """Coordinates that stay."""
     zero, one = jnp.zeros(()), jnp.ones(())
-    return Change(stretch=one, shift=zero, gain=one, restart=jnp.asarray(False))
+    no = jnp.asarray(False)
+    return Change(stretch=one, shift=zero, gain=one, early=no, restart=no)
 
 
 def follow(anchor: Anchor, window: Array, ticks: Array) -> tuple[Anchor, Change]:
@@ -102,5 +105,6 @@ def follow(anchor: Anchor, window: Array, ticks: Array) -> tuple[Anchor, Change]
         stretch=jnp.where(moved, anchor.spread / spread_after, 1.0),
         shift=jnp.where(moved, (anchor.centre - after.centre) / spread_after, 0.0),
         gain=jnp.where(moved, anchor.unit / jnp.where(moved, after.unit, 1.0), 1.0),
+        early=due & early,
         restart=due & (ticks >= EARLY_TICKS[-1]),
     )

@@ -47,7 +47,7 @@ LIKELIHOOD_MEMORY = 0.995
 DEGREES_OF_FREEDOM = 5.0
 SMALLEST_QUANTILE = 0.05
 
-EARLY_TICKS = 1000.0
+EARLY_TICKS = 1200.0
 """Up to so many ticks the quantiles take longer steps, by the root of the time."""
 
 PRIOR_WIDTH = 1.08

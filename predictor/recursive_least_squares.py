@@ -30,6 +30,9 @@ ERROR_LIMIT = 6.0
 ERROR_MEMORY = 0.005
 """EWMA rate of the squared error behind the limit, per tick."""
 
+FIRST_LIMITED = 10.0
+"""Errors are limited after so many ticks: by fewer, all that follow could look far too large."""
+
 
 class Regression(NamedTuple):
     """State: `coefficients` `[d]`; `root` `[d, d]` (float32) of the inverse information;
@@ -75,7 +78,7 @@ def learn(
     """
     error = target - predict(state, features)
     learned = state.learned + 1.0
-    known = state.variance > 0.0
+    known = (state.variance > 0.0) & (state.learned >= FIRST_LIMITED)
     limit = error_limit * jnp.sqrt(state.variance)
     size = jnp.maximum(jnp.abs(error), 1e-300)
     weight = jnp.where(known, jnp.minimum(1.0, limit / size), 1.0)

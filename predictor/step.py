@@ -91,6 +91,8 @@ def _forecast_kernels(
     followed, change = anchors.follow(state.anchor, state.window, state.accepted)
     still = anchors.unchanged()
     anchor, change = choose(held, (state.anchor, still), (followed, change))
+    # Where other values than the series' own are taught, the window does not hold them.
+    change = change._replace(early=change.early & (target == state.window[0]))
     unit = anchor.unit
     measured = (unit > 0.0) & (state.said.unit > 0.0)
     over_present = state.window - state.window[0]

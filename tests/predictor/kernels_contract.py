@@ -71,6 +71,7 @@ def drawn_change(data: st.DataObject) -> anchors.Change:
         stretch=jnp.asarray(data.draw(factor)),
         shift=jnp.asarray(data.draw(st.floats(-50.0, 50.0))),
         gain=jnp.asarray(data.draw(factor)),
+        early=jnp.asarray(False),
         restart=jnp.asarray(data.draw(st.booleans())),
     )
 

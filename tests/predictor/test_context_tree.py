@@ -149,7 +149,7 @@ def test_variance_follows_the_noise_from_place_to_place():
 def test_other_coordinates_begin_with_an_empty_tree():
     values = autoregression(np.random.default_rng(5), [0.5], 300, 1)[:, 0]
     state, _ = told(MEMBER, kernel_ticks(values))
-    change = anchors.Change(stretch=1.0, shift=0.0, gain=1.0, restart=True)
+    change = anchors.Change(stretch=1.0, shift=0.0, gain=1.0, early=False, restart=True)
 
     after, increment = asked(MEMBER, state, kernel_tick(np.full(WINDOW, 1.0), change=change))
 

@@ -100,7 +100,7 @@ def test_filters_are_the_same_in_other_coordinates(member):
     values = np.cumsum(0.2 * np.random.default_rng(5).normal(size=200))
     state, _ = told(member, kernel_ticks(values))
     stretch, shift = 3.0, -2.0
-    change = anchors.Change(stretch, shift, gain=1.0, restart=False)
+    change = anchors.Change(stretch, shift, gain=1.0, early=False, restart=False)
     window = np.full(WINDOW, 0.4)
     there = kernel_tick(stretch * window + shift, change=change, ratio=1.0 / stretch)
 

@@ -97,7 +97,7 @@ def test_record_of_the_solver_is_empty_before_its_first_step_and_adds_up_after()
 def test_new_coordinates_begin_the_regression_again():
     values = streams.autoregression(np.random.default_rng(3), [0.6], 200, 1)[:, 0]
     state, _ = streams.told(MEMBER, streams.kernel_ticks(values))
-    change = anchors.Change(stretch=1.0, shift=0.0, gain=1.0, restart=True)
+    change = anchors.Change(stretch=1.0, shift=0.0, gain=1.0, early=False, restart=True)
 
     after, increment = streams.asked(
         MEMBER, state, streams.kernel_tick(np.full(WINDOW, 1.0), change=change)

@@ -123,7 +123,7 @@ def test_new_coordinates_whiten_the_delay_vectors_of_the_window_and_learn_anew()
     values = 2.0 + autoregression(np.random.default_rng(3), [1.4, -0.7], 300, 1)[:, 0]
     state, _ = told(SHORT, kernel_ticks(values))
     window = values[::-1][:WINDOW]
-    change = anchors.Change(stretch=1.0, shift=0.0, gain=1.0, restart=True)
+    change = anchors.Change(stretch=1.0, shift=0.0, gain=1.0, early=False, restart=True)
 
     after, increment = asked(SHORT, state, kernel_tick(window, change=change))
 
@@ -138,7 +138,7 @@ def test_new_coordinates_whiten_the_delay_vectors_of_the_window_and_learn_anew()
 def test_only_the_ticks_that_are_real_are_whitened():
     window = np.full(WINDOW, 5.0)
     window[:40] = np.random.default_rng(4).normal(size=40)
-    change = anchors.Change(stretch=1.0, shift=0.0, gain=1.0, restart=True)
+    change = anchors.Change(stretch=1.0, shift=0.0, gain=1.0, early=False, restart=True)
     tick = kernel_tick(window, change=change, accepted=40)
 
     after, _ = asked(SHORT, SHORT.init(PredictorConfig()), tick)

@@ -119,7 +119,7 @@ def test_filter_is_the_same_in_other_coordinates():
     values = 0.5 * np.random.default_rng(7).normal(size=80) + np.repeat([0.0, 2.0], 40)
     state, _ = told(MEMBER, kernel_ticks(values))
     stretch, shift = 0.8, -0.6
-    change = anchors.Change(stretch, shift, gain=1.0, restart=False)
+    change = anchors.Change(stretch, shift, gain=1.0, early=False, restart=False)
     levels = np.full(WINDOW, values[-1])
     there = kernel_tick(stretch * levels + shift, learn=False, change=change)
 

@@ -127,7 +127,7 @@ def test_regressions_are_carried_exactly_into_other_coordinates():
     values, _ = two_regimes(5, 500)
     state, _ = told(MEMBER, kernel_ticks(values))
     stretch, shift, gain = 0.5, 1.5, 4.0
-    change = anchors.Change(stretch, shift, gain, restart=False)
+    change = anchors.Change(stretch, shift, gain, early=False, restart=False)
     levels = np.full(WINDOW, 0.8)
     moved_levels = stretch * levels + shift
 

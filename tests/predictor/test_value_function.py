@@ -116,7 +116,7 @@ def test_squared_errors_count_for_at_most_sixteen_times_their_mean():
 def test_new_coordinates_begin_the_regressions_again_and_keep_the_ring():
     values = autoregression(np.random.default_rng(2), [0.6], 200, 1)[:, 0]
     state, _ = told(MEMBER, kernel_ticks(values))
-    change = anchors.Change(stretch=1.0, shift=0.0, gain=1.0, restart=True)
+    change = anchors.Change(stretch=1.0, shift=0.0, gain=1.0, early=False, restart=True)
 
     after, increment = asked(
         MEMBER, state, kernel_tick(np.full(WINDOW, 1.0), change=change, learn=False)

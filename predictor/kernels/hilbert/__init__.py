@@ -1,8 +1,8 @@
 """hilbert: projection on the past in a reproducing-kernel Hilbert space.
 
-Members: the linear projection (Wiener–Hopf) on a few and on many lags, recursively; the
-polynomial kernel of degree three on a short and on a dilated delay embedding; two seasonal
-regressions, on periods found from the ticks.
+Members: the linear projection (Wiener–Hopf) on a few increments alone, and on the level with a
+few and with many of them, recursively; the polynomial kernel of degree three on a short and on
+a dilated delay embedding; two seasonal regressions, on periods found from the ticks.
 
 Wins on chaos, oscillations, linear processes of any order and seasons; assumes that the law
 of the next increment depends on the last hundred values, and stays what it was for some
@@ -41,9 +41,26 @@ def autoregression(name: str, increments: int) -> Member:
     )
 
 
+def integrated_autoregression(name: str, increments: int) -> Member:
+    """Linear projection on the last `increments` increments alone: a short series that has not
+    come back to any level yet says nothing about one."""
+
+    def features(tick: KernelTick) -> Array:
+        return jnp.concatenate([jnp.ones(1), tick.increments[:increments]])
+
+    return linear_member(
+        name,
+        features,
+        np.ones(1 + increments),
+        lambda config: config.hilbert.hilbert_memory,
+        levels=0,
+    )
+
+
 KERNEL = bank_kernel(
     "hilbert",
     (
+        integrated_autoregression("integrated_autoregression_4", 4),
         autoregression("autoregression_3", 2),
         autoregression("autoregression_9", 8),
         autoregression("autoregression_33", 32),

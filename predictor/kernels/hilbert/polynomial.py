@@ -11,6 +11,7 @@ of nearly equal numbers are nearly dependent features.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
 from math import factorial
@@ -23,6 +24,7 @@ from predictor import recursive_least_squares as rls
 from predictor.config import WINDOW, PredictorConfig
 from predictor.kernels.bank import Member
 from predictor.kernels.base import KernelTick, where_it_has_been
+from predictor.kernels.regression import LAST_EARLY, learned_again
 from predictor.selection import choose, only_where
 from predictor.types import Array
 
@@ -123,6 +125,16 @@ def polynomial_member(name: str, delays: Sequence[int], degree: int, precision: 
             return PolynomialState(centre, whitening, rls.init(precisions), known.features)
 
         state = only_where(tick.change.restart, anew, state, tick.levels, tick.accepted)
+        # Fewer ticks than coefficients fit anything, and tell of nothing to come.
+        if precisions.size <= LAST_EARLY:
+            regression = learned_again(
+                state.regression,
+                functools.partial(features, state),
+                precisions,
+                config.hilbert.hilbert_memory,
+                tick,
+            )
+            state = state._replace(regression=regression)
         now = features(state, tick)
         increment = rls.predict(state.regression, now)
         return state._replace(features=now), where_it_has_been(tick, increment)

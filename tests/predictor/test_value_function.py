@@ -53,7 +53,8 @@ def test_entropy_goes_on_where_a_map_begins_to_oscillate():
 @pytest.mark.parametrize("ratio", [1.0, 2.5])
 @pytest.mark.parametrize("level", [-1.5, 0.0, 0.8, 2.0])
 def test_distance_is_that_to_the_certainty_equivalent_of_the_closed_form(level, ratio):
-    tick = kernel_tick(np.full(WINDOW, level), ratio=ratio, learn=False)
+    levels = np.tile([level, -5.0, 5.0, level], WINDOW // 4)
+    tick = kernel_tick(levels, ratio=ratio, learn=False)
 
     state, increment = asked(MEMBER, fitted(np.exp(-RATE), ratio), tick)
 
@@ -111,6 +112,18 @@ def test_squared_errors_count_for_at_most_sixteen_times_their_mean():
 
     assert float(at.variance.coefficients[0]) > 0.0
     np.testing.assert_allclose(beyond.variance.coefficients, at.variance.coefficients)
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_forecast_stays_within_an_increment_of_what_the_window_has_seen(sign):
+    state = fitted(np.exp(-RATE))
+    learned = state.forecast._replace(coefficients=jnp.asarray([50.0 * sign, 0.0]))
+    tick = kernel_tick(np.random.default_rng(5).normal(size=WINDOW), learn=False)
+
+    _, increment = asked(MEMBER, state._replace(forecast=learned), tick)
+
+    bound = tick.highest + 1.0 if sign > 0.0 else tick.lowest - 1.0
+    assert increment == pytest.approx(float(bound))
 
 
 def test_new_coordinates_begin_the_regressions_again_and_keep_the_ring():

@@ -17,7 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from predictor import FunctionalPredictor, Observation, OperatingMode, PredictorConfig, step
+from predictor import (
+    FunctionalPredictor,
+    Observation,
+    OperatingMode,
+    PredictorConfig,
+    anchors,
+    step,
+)
 from predictor.blocks import empty_block
 from predictor.config import WINDOW, Monitoring, tunables
 from predictor.functional import _compiled
@@ -626,3 +633,15 @@ def test_default_state_of_a_lane_is_reused_by_every_padding(predictor):
     many = words(predictor, predictor.init_states(5))
 
     assert np.array_equal(np.repeat(first, 5, axis=0), many)
+
+
+def test_what_references_taught_is_kept_when_the_first_coordinates_change(predictor):
+    values = np.random.default_rng(12).normal(size=(60, 1))
+    references = values + 3.0
+
+    _, taught = run(predictor, values, reference=references)
+
+    # Learned on the window alone, which does not hold them, the mean would be that of the values.
+    for row in (anchors.EARLY_TICKS[-2], anchors.EARLY_TICKS[-1]):
+        said = taught.reference_prediction[row - 1 : row + 8, 0]
+        assert abs(said.mean() - 3.0) < 1.0

@@ -8,7 +8,7 @@ these stay near what the window has seen.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -67,16 +67,23 @@ def learned_again(
     """`regression`, but where the window still holds all ticks, learned anew on them in the
     present coordinates: in the units of the first few increments the prior meant something else."""
 
-    def again(known: rls.Regression, levels: Array, increments: Array, *given: Array) -> Any:
-        accepted, forgetting = given
+    def again(
+        known: rls.Regression,
+        levels: Array,
+        increments: Array,
+        accepted: Array,
+        forgetting: Array,
+    ) -> rls.Regression:
+        del known
         seen = tick._replace(levels=levels, increments=increments)
 
-        def learn(number: Array, regression: rls.Regression) -> rls.Regression:
+        def learn(number: Array, learned: rls.Regression) -> rls.Regression:
             age = accepted - 1 - number
             before = features(_past(seen, age))
-            return rls.learn(regression, before, increments[age - 1], forgetting, precision)
+            return rls.learn(learned, before, increments[age - 1], forgetting, precision)
 
-        return lax.fori_loop(0, accepted - 1, learn, rls.init(precision))
+        learned: rls.Regression = lax.fori_loop(0, accepted - 1, learn, rls.init(precision))
+        return learned
 
     given = (tick.levels, tick.increments, tick.accepted, jnp.asarray(memory))
     return only_where(tick.change.early, again, regression, *given)

@@ -108,6 +108,17 @@ def linear_member(
     return Member(name, lambda config: _init(precision), step)
 
 
+def autoregression(name: str, levels: int, increments: int, memory: Memory) -> Member:
+    """Regression of the next increment on a constant, the last `levels` levels, and the last
+    `increments` increments."""
+
+    def features(tick: KernelTick) -> Array:
+        past = [tick.levels[:levels], tick.increments[:increments]]
+        return jnp.concatenate([jnp.ones(1), *past])
+
+    return linear_member(name, features, np.ones(1 + levels + increments), memory, levels)
+
+
 def nonlinear_member(
     name: str, features: Features, precision: np.ndarray, memory: Memory
 ) -> Member:

@@ -10,7 +10,7 @@ import pytest
 from predictor import anchors
 from predictor.kernels.base import KernelTick
 from predictor.kernels.regression import LAST_EARLY, linear_member, nonlinear_member
-from tests.predictor.streams import autoregression, fold, kernel_ticks, told
+from tests.predictor.streams import autoregression, fold, kernel_ticks, rows_where, told
 
 MEMORY = 0.99
 INCREMENTS = 4
@@ -89,7 +89,7 @@ def test_the_size_of_the_first_increments_leaves_no_trace_in_what_is_learned(nam
 
     _, increments = told(MEMBERS[name], ticks)
 
-    assert rows_set(ticks) == [row - 1 for row in anchors.EARLY_TICKS]
+    assert rows_where(ticks.change.early) == [row - 1 for row in anchors.EARLY_TICKS]
     for row in (9, 19, LAST_EARLY - 1, LAST_EARLY):
         expected = ridge(name, values, anchor, row)
         if name == "curved":
@@ -97,21 +97,17 @@ def test_the_size_of_the_first_increments_leaves_no_trace_in_what_is_learned(nam
         assert increments[row] == pytest.approx(expected, abs=1e-4)
 
 
-def rows_set(ticks: KernelTick) -> list[int]:
-    return [int(row) for row in np.flatnonzero(ticks.change.early)]
-
-
 def test_later_changes_carry_a_linear_regression_over_and_begin_a_curved_one_again():
     random = np.random.default_rng(4)
     values = autoregression(random, [0.5], 200, 1)[:, 0]
     values[150:] += 40.0
     ticks, _ = anchored(values)
-    late = [row for row in np.flatnonzero(ticks.change.restart) if row >= LAST_EARLY]
+    late = [row for row in rows_where(ticks.change.restart) if row >= LAST_EARLY]
 
     linear_state, _ = told(MEMBERS["linear"], ticks)
     curved_state, _ = told(MEMBERS["curved"], ticks)
 
     assert late
-    assert not any(row in rows_set(ticks) for row in late)
+    assert not any(row in rows_where(ticks.change.early) for row in late)
     assert float(linear_state.regression.learned) == values.size - 1
     assert float(curved_state.regression.learned) == values.size - 1 - late[-1]

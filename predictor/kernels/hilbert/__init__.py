@@ -14,15 +14,12 @@ interpolation, and smoothing of stationary time series*.
 
 from __future__ import annotations
 
-import jax.numpy as jnp
-import numpy as np
-
-from predictor.kernels.bank import Member, bank_kernel
-from predictor.kernels.base import KernelTick
+from predictor.config import PredictorConfig
+from predictor.kernels.bank import bank_kernel
 from predictor.kernels.hilbert.polynomial import polynomial_member
 from predictor.kernels.hilbert.seasonal import seasonal_member
-from predictor.kernels.regression import linear_member
-from predictor.types import Array
+from predictor.kernels.regression import autoregression
+from predictor.types import Scalar
 
 SHORT_EMBEDDING = (0, 1, 2)
 
@@ -30,40 +27,18 @@ DILATED_EMBEDDING = (0, 1, 3, 6, 10, 15)
 """Triangular numbers: neighbours for the noise, distance for the slow coordinates."""
 
 
-def autoregression(name: str, increments: int) -> Member:
-    """Linear projection on the level and the last `increments` increments."""
-
-    def features(tick: KernelTick) -> Array:
-        return jnp.concatenate([jnp.ones(1), tick.levels[:1], tick.increments[:increments]])
-
-    return linear_member(
-        name, features, np.ones(2 + increments), lambda config: config.hilbert.hilbert_memory
-    )
-
-
-def integrated_autoregression(name: str, increments: int) -> Member:
-    """Linear projection on the last `increments` increments alone: a short series that has not
-    come back to any level yet says nothing about one."""
-
-    def features(tick: KernelTick) -> Array:
-        return jnp.concatenate([jnp.ones(1), tick.increments[:increments]])
-
-    return linear_member(
-        name,
-        features,
-        np.ones(1 + increments),
-        lambda config: config.hilbert.hilbert_memory,
-        levels=0,
-    )
+def _memory(config: PredictorConfig) -> Scalar:
+    return config.hilbert.hilbert_memory
 
 
 KERNEL = bank_kernel(
     "hilbert",
     (
-        integrated_autoregression("integrated_autoregression_4", 4),
-        autoregression("autoregression_3", 2),
-        autoregression("autoregression_9", 8),
-        autoregression("autoregression_33", 32),
+        # A short series that has not come back to any level yet says nothing about one.
+        autoregression("integrated_autoregression_4", 0, 4, _memory),
+        autoregression("autoregression_3", 1, 2, _memory),
+        autoregression("autoregression_9", 1, 8, _memory),
+        autoregression("autoregression_33", 1, 32, _memory),
         polynomial_member("polynomial", SHORT_EMBEDDING, 3, 0.1),
         polynomial_member("dilated_polynomial", DILATED_EMBEDDING, 3, 0.03),
         seasonal_member("seasonal_difference", "difference"),

@@ -16,36 +16,22 @@ stochastic volatility and jumps*, Journal of Financial Econometrics 2, 1-37; Har
 
 from __future__ import annotations
 
-import jax.numpy as jnp
-import numpy as np
-
 from predictor.kernels.bank import BankState, Member, bank_kernel
-from predictor.kernels.base import KernelTick
 from predictor.kernels.levy.diffusion import diffusion_member
 from predictor.kernels.levy.levels import local_level_member, local_trend_member
 from predictor.kernels.levy.record import SolverReading, reading
 from predictor.kernels.levy.run_length import run_length_member
-from predictor.kernels.regression import linear_member
-from predictor.types import Array
+from predictor.kernels.regression import autoregression
 
 SHORT_MEMORY = 0.97
 DRIFT_MEMORY = 0.9995
-
-
-def _level_and_momentum(tick: KernelTick) -> Array:
-    return jnp.concatenate([jnp.ones(1), tick.levels[:1], tick.increments[:2]])
-
-
-def _momentum(tick: KernelTick) -> Array:
-    return jnp.concatenate([jnp.ones(1), tick.increments[:3]])
-
 
 MEMBERS: tuple[Member, ...] = (
     local_level_member("local_level"),
     local_trend_member("local_trend"),
     run_length_member("run_length"),
-    linear_member("drift", _momentum, np.ones(4), lambda config: DRIFT_MEMORY, levels=0),
-    linear_member("short_memory", _level_and_momentum, np.ones(4), lambda config: SHORT_MEMORY),
+    autoregression("drift", 0, 3, lambda config: DRIFT_MEMORY),
+    autoregression("short_memory", 1, 2, lambda config: SHORT_MEMORY),
     diffusion_member("diffusion"),
 )
 

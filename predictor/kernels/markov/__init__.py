@@ -21,16 +21,12 @@ from predictor.kernels.base import KernelTick
 from predictor.kernels.markov.context_tree import context_tree_member
 from predictor.kernels.markov.switching import switching_member
 from predictor.kernels.markov.value_function import ValueReading, reading, value_function_member
-from predictor.kernels.regression import linear_member, nonlinear_member
+from predictor.kernels.regression import autoregression, nonlinear_member
 from predictor.types import Array
 
 INPUT_LIMIT = 4.0
 DRIFT_DEGREE = 5
 DRIFT_PRECISION = 0.1
-
-
-def _linear(tick: KernelTick) -> Array:
-    return jnp.stack([jnp.ones(()), tick.levels[0]])
 
 
 def _polynomial(tick: KernelTick) -> Array:
@@ -41,9 +37,7 @@ def _polynomial(tick: KernelTick) -> Array:
 
 
 MEMBERS: tuple[Member, ...] = (
-    linear_member(
-        "mean_reversion", _linear, np.ones(2), lambda config: config.markov.markov_memory
-    ),
+    autoregression("mean_reversion", 1, 0, lambda config: config.markov.markov_memory),
     nonlinear_member(
         "polynomial_drift",
         _polynomial,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from consumers.events import ConsumerFailed, Polled
+from consumers.events import Polled
 from consumers.failures import failure, raised
 from consumers.fetcher import Fetcher
 from consumers.messages import sort
@@ -17,9 +16,6 @@ from consumers.settings import Settings, consuming, make_client
 
 METADATA_SECONDS = 1.0
 """Longest wait for the cluster's metadata before the group is joined."""
-
-WAKE_SECONDS = 30.0
-"""For how long after the assignment that follows an outage a fence counts as its echo."""
 
 Answer = TypeVar("Answer")
 
@@ -53,9 +49,10 @@ class TickConsumer:
 
     Everything raises `ConsumerFailed` for what does not heal, and nothing else of the clients.
 
-    A static member can fence itself: its request to join is on its way twice when a coordinator
-    comes back. So a fence in the wake of an outage is answered, once, by joining again. Where
-    another worker did take the identity, that one is fenced then: one of the two goes on.
+    A static member is fenced when its name joins again: by another worker, by an older one that
+    was frozen and comes back, or by itself, whose request to join is on its way twice when a
+    coordinator comes back. The group cannot tell these apart. Whoever owns the name by another
+    authority answers by `join_again`, which fences the other one in turn.
     """
 
     def __init__(
@@ -65,7 +62,6 @@ class TickConsumer:
         self._handlers = handlers
         self._held: set[int] = set()
         self._complaints: dict[str, str] = {}
-        self._wake_ends: float | None = None
         self._incremental = (
             membership.protocol == "consumer" or membership.assignment == "cooperative-sticky"
         )
@@ -87,8 +83,6 @@ class TickConsumer:
 
     def _complain(self, error: KafkaError) -> None:
         self._complaints[error.name()] = error.str()
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._wake_ends = float("inf")
 
     @property
     def incremental(self) -> bool:
@@ -113,14 +107,7 @@ class TickConsumer:
 
         The handlers are called before any record is fetched, never between fetching and returning.
         """
-        try:
-            self._attend(wait_seconds if self._fetcher.idle else 0.0)
-        except ConsumerFailed as error:
-            in_wake = self._wake_ends is not None and time.monotonic() < self._wake_ends
-            if error.kind != "fenced" or not in_wake:
-                raise
-            self._join_again()
-            self._complaints["FENCED_INSTANCE_ID"] = "fenced after an outage; joined again"
+        self._attend(wait_seconds if self._fetcher.idle else 0.0)
         fetching_seconds = 0.0 if self._fetcher.idle else wait_seconds
         fetched = self._fetcher.poll(limit, fetching_seconds, linger_seconds)
         for polled in fetched.values():
@@ -142,8 +129,8 @@ class TickConsumer:
             if message is not None:
                 self._complaints |= sort([message]).complaints
 
-    def _join_again(self) -> None:
-        self._wake_ends = None
+    def join_again(self) -> None:
+        """Join by a new client once this one is fenced; what it held is lost first."""
         held = tuple(sorted(self._held))
         self._let_go(held)
         if held:  # the fenced client drops them without a word
@@ -184,8 +171,6 @@ class TickConsumer:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = _numbers(partitions)
-        if self._wake_ends is not None:
-            self._wake_ends = min(self._wake_ends, time.monotonic() + WAKE_SECONDS)
         self._sure(
             lambda: consumer.incremental_assign([]) if self._incremental else consumer.assign([])
         )

@@ -12,6 +12,7 @@ from pipeline.transaction import Transactor
 from producers.client import (
     Abortable,
     OutcomeUnknown,
+    Outgoing,
     ProducerLost,
     TransactionalProducer,
     Unreachable,
@@ -75,8 +76,16 @@ class Settlement:
 
     def abort(self) -> None:
         """End the open transaction at the broker, if need be by a new producer."""
+        self._or_replaced(self._producer.abort)
+
+    def confirm_identity(self, record: Outgoing) -> None:
+        """`Fenced` where a newer worker has this one's identity; `record` is written, and aborted
+        with whatever is open."""
+        self._or_replaced(lambda seconds: self._producer.confirm(record, seconds))
+
+    def _or_replaced(self, call: Callable[[float], None]) -> None:
         try:
-            self._producer.abort(self._patience.part(self._commit_seconds))
+            call(self._patience.part(self._commit_seconds))
             return
         except (Abortable, OutcomeUnknown, ProducerLost) as error:
             reason = str(error)

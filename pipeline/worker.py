@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from consumers.client import Membership, RebalanceHandlers, TickConsumer
-from consumers.events import Polled, Record
+from consumers.events import ConsumerFailed, Polled, Record
 from consumers.settings import common
 from pipeline import core
 from pipeline.config import Config
@@ -46,6 +46,9 @@ RESERVE_SECONDS = 2.0
 LONG_STEP = 0.25
 """Share of the transaction timeout above which a micro-batch counts as long."""
 
+DUEL_SECONDS = 10.0
+"""A second fence within this time comes from a member that is no worker and does not yield."""
+
 FLOOR_CHECK_SECONDS = 1.0
 MAX_POLL_INTERVAL_MS = 300_000
 
@@ -82,6 +85,7 @@ class Worker:
         self._undone = 0
         self._step_seconds = 0.0
         self._next_floor_check = 0.0
+        self._joined_again = float("-inf")
         self._closed = False
         self._placement = Placement(connection.partitions)
         self._reports = Reports(log, config.kafka.group_protocol, self._placement)
@@ -158,9 +162,7 @@ class Worker:
         self._resume_known()
         self._settle_starts()
         undone = self._undone
-        polled = self._consumer.poll(
-            self._config.worker.max_batch, self._wait(), self._config.worker.linger_ms / 1000
-        )
+        polled = self._poll()
         if self._undone == undone:
             self._process(polled)
         else:
@@ -172,6 +174,29 @@ class Worker:
         self._schemas.refresh()
         self._reports.complaints(polled.complaints)
         self._reports.turn()
+
+    def _poll(self) -> Polled:
+        """What the group and the log deliver; where the group says that another has this worker's
+        name, the transaction coordinator decides between the two.
+
+        It knows whose producer is the newest, and so exactly one of them goes on. The group does
+        not: a frozen worker that comes back would fence the member of its successor, whose producer
+        has fenced its own.
+        """
+        worker = self._config.worker
+        try:
+            return self._consumer.poll(worker.max_batch, self._wait(), worker.linger_ms / 1000)
+        except ConsumerFailed as error:
+            duel = time.monotonic() - self._joined_again < DUEL_SECONDS
+            if error.kind != "fenced" or duel:
+                raise
+        name = self._config.instance.encode()
+        void = Outgoing(self._config.topics.snapshots, 0, name, None, 0, [])
+        self._settlement.confirm_identity(void)
+        self._log.warning("joining_again", reason="fenced, and the producer is the newest")
+        self._joined_again = time.monotonic()
+        self._consumer.join_again()
+        return Polled([], {}, {})
 
     def _commit_interval_ns(self) -> int:
         # A transaction stays open over the next micro-batch. Where that takes long against the

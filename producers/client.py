@@ -194,6 +194,16 @@ class TransactionalProducer:
         )
         self.open = False
 
+    def confirm(self, record: Outgoing, deadline_seconds: float) -> None:
+        """Ask the broker whether this is the newest producer of its identity: `Fenced` where not.
+
+        The question is a transaction with this record, which is aborted, with whatever was open.
+        """
+        deadline = time.monotonic() + deadline_seconds
+        self.begin()
+        self.produce([record], deadline_seconds / 2)
+        self.abort(max(deadline - time.monotonic(), 0.1))
+
     def abandon(self) -> None:
         """Give up on the client without waiting for it; `initialise` makes another."""
         # Destroying waits for the client's own threads. It happens in a thread of its own, or in

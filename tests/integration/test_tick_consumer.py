@@ -116,44 +116,20 @@ def test_a_member_whose_instance_id_was_taken_is_told_that_it_is_fenced(hall):
     poll(second, lambda turn: len(second.assignment()) == PARTITIONS)
 
 
-def test_a_fence_in_the_wake_of_an_outage_is_answered_by_joining_again_once(real_broker, real_hall):
+def test_a_fenced_member_that_joins_again_fences_the_other_one(hall):
     lost: list[tuple[int, ...]] = []
-    member = real_hall.member(instance_id="one", lost=lost.append)
-    poll(member, lambda turn: len(member.assignment()) == PARTITIONS)
-    real_broker.kill9()
-    poll(member, lambda turn: "_ALL_BROKERS_DOWN" in turn.complaints)
-    real_broker.start()
-
-    second, told = fencing(real_hall, member)
-    fenced = failure_of(second, member)
-    poll(member, lambda turn: len(member.assignment()) == PARTITIONS)
-    real_hall.member(instance_id="one")
-    again = failure_of(real_hall.members[-1], member)
-
-    assert "joined again" in told.complaints["FENCED_INSTANCE_ID"]
-    assert lost[-1:] == [(0, 1)]
-    assert (fenced.kind, again.kind) == ("fenced", "fenced")
-
-
-def fencing(hall: Hall, member: TickConsumer) -> tuple[TickConsumer, Polled]:
-    """A second member that took the identity of the first, and the turn in which that one said so.
-
-    A member that comes back from the outage only now joins after the second and fences it: then
-    another one tries.
-    """
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    first = hall.member(instance_id="one", lost=lost.append)
+    poll(first, lambda turn: len(first.assignment()) == PARTITIONS)
     second = hall.member(instance_id="one")
-    while time.monotonic() < deadline:
-        turn = member.poll(100, 0.05, 0.0)
-        if "FENCED_INSTANCE_ID" in turn.complaints:
-            return second, turn
-        try:
-            second.poll(100, 0.05, 0.0)
-        except ConsumerFailed as failed:
-            if failed.kind != "fenced":
-                raise
-            second = hall.member(instance_id="one")
-    raise AssertionError("the first member was never fenced")
+    fenced = failure_of(first, second)
+    poll(second, lambda turn: len(second.assignment()) == PARTITIONS)
+
+    first.join_again()
+    other = failure_of(second, first)
+    poll(first, lambda turn: len(first.assignment()) == PARTITIONS)
+
+    assert (fenced.kind, other.kind) == ("fenced", "fenced")
+    assert lost == [(0, 1)]
 
 
 def test_a_session_timeout_that_the_broker_refuses_is_named(real_hall):

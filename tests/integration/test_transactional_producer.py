@@ -141,6 +141,7 @@ CALLS: dict[str, Callable[[TransactionalProducer, Desk], None]] = {
         desk.topic, {0: (1, "")}, desk.group_metadata(), SECONDS
     ),
     "abort": lambda producer, desk: producer.abort(SECONDS),
+    "confirm": lambda producer, desk: producer.confirm(desk.records(b"void")[0], SECONDS),
 }
 
 
@@ -163,6 +164,18 @@ def test_a_producer_that_knows_it_is_fenced_never_calls_it_anything_else(desk, c
     second.begin()
     second.produce(desk.records(b"mine"), SECONDS)
     second.commit(desk.topic, {0: (1, "")}, desk.group_metadata(), SECONDS)
+    assert desk.committed_values()[0] == [b"mine"]
+
+
+def test_the_newest_producer_of_an_identity_is_confirmed_and_writes_nothing(desk):
+    desk.started()
+    second = desk.started()
+
+    second.confirm(desk.records(b"void")[0], SECONDS)
+    second.begin()
+    second.produce(desk.records(b"mine"), SECONDS)
+    second.commit(desk.topic, {0: (1, "")}, desk.group_metadata(), SECONDS)
+
     assert desk.committed_values()[0] == [b"mine"]
 
 

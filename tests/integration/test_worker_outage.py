@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from confluent_kafka import Consumer, KafkaException
 from worker_rig import PARTITIONS, Rig, wait_for
 
 
@@ -136,11 +138,62 @@ def test_a_frozen_worker_whose_identity_was_given_away_ends_and_its_successor_go
 
     wait_for(ended, "the end of one of the twins")
     rig.read_until_answered()
-    twins = {"zombie": zombie.process.poll(), "successor": successor.process.poll()}
+    ends = (zombie.process.poll(), successor.process.poll())
 
-    assert sorted(twins.values(), key=str) == [5, None], twins
+    assert sorted(ends, key=str) == [5, None], zombie.text + successor.text
     rig.assert_every_input_is_answered_once()
     rig.assert_sequences_never_skip()
+    rig.assert_bits_equal_the_library()
+
+
+def take_the_name(rig: Rig, until: Callable[[], bool]) -> None:
+    """A member that is no worker joins under the instance id of one, whenever it is fenced."""
+    settings = {
+        "bootstrap.servers": rig.bootstrap,
+        "group.id": rig.application,
+        "group.instance.id": "only",
+        "enable.auto.commit": False,
+        "partition.assignment.strategy": "cooperative-sticky",
+        "log_level": 0,
+    }
+    members: list[Consumer] = []
+
+    def leave() -> None:
+        with contextlib.suppress(KafkaException):  # it may be fenced
+            members.pop().close()
+
+    def told() -> bool:
+        if not members:
+            members.append(Consumer(settings))
+            members[0].subscribe([rig.topics["ticks"]])
+        try:
+            members[0].poll(0.1)
+        except KafkaException:
+            leave()
+        return until()
+
+    try:
+        wait_for(told, "reaction of the worker")
+    finally:
+        if members:
+            leave()
+
+
+def test_a_worker_whose_member_alone_is_fenced_joins_again_and_does_not_duel(rig):
+    worker = rig.start("only")
+    rig.send_walks(assets=20, ticks=1000, seed=1)
+    progress(rig, 300)
+
+    take_the_name(rig, lambda: bool(worker.events("joining_again")))
+    rig.send_walks(assets=20, ticks=200, seed=2, first=1000)
+    rig.read_until_answered()
+    survived = worker.process.poll() is None
+    take_the_name(rig, lambda: worker.process.poll() is not None)
+
+    assert survived
+    assert worker.process.returncode == 5
+    assert "kafka.instance_id" in worker.text
+    rig.assert_every_input_is_answered_once()
     rig.assert_bits_equal_the_library()
 
 

@@ -15,7 +15,7 @@ from predictor.identity import identity_of
 from predictor.kernels import KERNEL_MODULES
 from predictor.types import Array
 
-STATE_VERSION = 4
+STATE_VERSION = 5
 """Version of the meaning of the state; a snapshot of another version is refused."""
 
 

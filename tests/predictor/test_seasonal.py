@@ -51,6 +51,21 @@ def test_forecasts_of_a_season_come_close_to_those_that_know_it(predictor):
     assert np.sqrt(np.mean(np.square(errors))) <= 1.10 * NOISE
 
 
+def test_correlated_noise_on_a_season_is_forecast_from_the_surprise_at_the_last_phase(predictor):
+    rng = np.random.default_rng(8)
+    season = 3.0 * rng.standard_normal((7, LANES))[np.arange(2000) % 7]
+    noise, shocks = np.zeros((2000, LANES)), rng.standard_normal((2000, LANES))
+    for tick in range(1, 2000):
+        noise[tick] = 0.5 * noise[tick - 1] + shocks[tick]
+    values = season + noise
+
+    _, result = streams.run(predictor, values)
+
+    errors = (values[1:] - result.reference_prediction[:-1])[800:]
+    # The shocks have a deviation of one; forecasts that leave the noise out would err by 1.15.
+    assert np.sqrt(np.mean(np.square(errors))) <= 1.055
+
+
 @pytest.mark.parametrize("form", ["difference", "level"])
 @pytest.mark.parametrize("accepted", [14, 31, 500])
 def test_what_follows_is_the_mean_over_the_cycles_in_sight(form, accepted):

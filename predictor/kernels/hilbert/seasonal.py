@@ -49,8 +49,8 @@ DEVIATIONS = 3.0
 """Standard deviations of a mean squared error that count against a period that is not active."""
 
 MEMORY = 0.998
-PRECISION = np.ones(9)
-PRIOR = np.eye(9)[8]
+PRECISION = np.ones(10)
+PRIOR = np.eye(10)[9]
 """Coefficients before anything is learned: what the profile expects."""
 
 PROFILE_RATE = 0.05
@@ -217,9 +217,16 @@ def _expected(form: Form, profile: Profile, tick: KernelTick, lag: Array) -> Arr
     return tick.ratio * (following - now)
 
 
-def _features(form: Form, tick: KernelTick, lag: Array, expected: Array) -> Array:
-    """`[9]`: constant, level, recent increments, the last two cycles at this phase, and what the
-    profile expects."""
+def _surprise(form: Form, profile: Profile, tick: KernelTick, lag: Array) -> Array:
+    """By how much the present differs from what the profile said of its phase before this tick, in
+    typical increments: noise that is correlated goes on from there."""
+    expected = tick.change.stretch * profile.values[profile.phase(lag, tick.position)]
+    return tick.ratio * (_newest(form, tick.levels, lag) - expected)
+
+
+def _features(form: Form, tick: KernelTick, lag: Array, surprise: Array, expected: Array) -> Array:
+    """`[10]`: constant, level, recent increments, the last two cycles at this phase, how the
+    profile was surprised by the present, and what it expects next."""
     levels, increments = tick.levels, tick.increments
     enough = (2 * lag <= WINDOW - 2) & (tick.accepted > 2 * lag)
     twice = jnp.where(enough, 2 * lag, lag)
@@ -231,7 +238,7 @@ def _features(form: Form, tick: KernelTick, lag: Array, expected: Array) -> Arra
         cycles = [increments[2], over_present(lag - 1), over_present(twice - 1)]
     else:
         cycles = [increments[lag - 1], increments[lag], increments[twice - 1]]
-    rest = [increments[0], increments[1], *cycles, over_present(lag), expected]
+    rest = [increments[0], increments[1], *cycles, over_present(lag), surprise, expected]
     return jnp.stack([jnp.ones(()), levels[0], *rest])
 
 
@@ -246,13 +253,15 @@ def seasonal_member(name: str, form: Form) -> Member:
         learned = choose(tick.learn, learned, state.regression)
         after = _scored(form, state._replace(regression=learned), tick)
         period = jnp.where(tick.learn, _active_period(after, tick.accepted), state.period)
+        begins = period != state.period
         change = tick.change
         regression = rls.transport(after.regression, change.stretch, change.shift, change.gain)
         fresh = rls.init(PRECISION)._replace(coefficients=regression.coefficients)
-        regression = choose(period != state.period, fresh, regression)
+        regression = choose(begins, fresh, regression)
         lag = jnp.maximum(period, SHORTEST)
-        profile = _followed(form, after.profile, tick, lag, period != state.period)
-        features = _features(form, tick, lag, _expected(form, profile, tick, lag))
+        surprise = jnp.where(begins, 0.0, _surprise(form, after.profile, tick, lag))
+        profile = _followed(form, after.profile, tick, lag, begins)
+        features = _features(form, tick, lag, surprise, _expected(form, profile, tick, lag))
         features = jnp.where(period > 0, features, 0.0)
         increment = jnp.where(period > 0, rls.predict(regression, features), 0.0)
         return after._replace(

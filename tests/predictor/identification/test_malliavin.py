@@ -5,8 +5,12 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
-from predictor.identification.malliavin import clark_ocone, derivative
+from predictor.identification.malliavin import bismut_elworthy_li, clark_ocone, derivative
+from predictor.kernels.markov import backward_equation as equation
+from predictor.kernels.markov.coefficients import diffusion, drift
+from tests.predictor.markov_processes import coefficients_in_range
 
 PATHS, STEPS = 4000, 16
 STEP = 1.0 / STEPS
@@ -75,3 +79,46 @@ def test_other_features_may_know_more_of_the_path(shocks):
     )
 
     assert np.var(informed.residual) < 0.8 * np.var(default.residual)
+
+
+def test_weights_give_the_slope_of_a_jump_in_the_payoff():
+    rate, volatility, start, level = 0.8, 0.5, 0.3, 0.2
+    shocks = np.random.default_rng(3).normal(size=(40_000, 64))
+
+    found = bismut_elworthy_li(lambda x: -rate * x, lambda x: volatility, start, 1.0, shocks)
+    slope, error = found.slope_of((found.endings > level).astype(float))
+
+    memory = np.exp(-rate)
+    deviation = volatility * np.sqrt((1.0 - memory**2) / (2.0 * rate))
+    exact = memory * stats.norm.pdf((level - start * memory) / deviation) / deviation
+    # The step leaves (b′ h / 2) of it, less than a hundredth.
+    assert abs(slope - exact) < 3.0 * error + 0.01 * exact
+    assert error < 0.02 * exact
+
+
+def test_weights_of_brownian_motion_are_its_end_over_the_time():
+    shocks = np.random.default_rng(4).normal(size=(100, 8))
+
+    found = bismut_elworthy_li(lambda x: 0.0, lambda x: 1.0, 5.0, 2.0, shocks)
+
+    np.testing.assert_allclose(found.weights, (found.endings - 5.0) / 2.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_slope_of_the_backward_equation_is_the_one_by_weights(seed):
+    coefficients = coefficients_in_range(seed, 1)[0]
+    solution = equation.solve(coefficients, points=801, steps=400)
+    shocks = np.random.default_rng(5).normal(size=(20_000, 64))
+    middle = 420
+
+    found = bismut_elworthy_li(
+        lambda x: drift(jnp.asarray(coefficients), x),
+        lambda x: jnp.sqrt(diffusion(jnp.asarray(coefficients), x)),
+        float(solution.positions[middle]),
+        1.0,
+        shocks,
+    )
+    slope, error = found.slope_of(np.tanh(found.endings))
+
+    exact = np.gradient(solution.values[0], solution.positions)[middle]
+    assert abs(slope - exact) < 3.0 * error + 0.02 * abs(exact)

@@ -143,10 +143,11 @@ class TransactionalProducer:
                         raise Abortable("the broker takes no more records") from None
                     self._guard(lambda: client.poll(0.05))
                 except KafkaException as error:
+                    cause = self._cause(error.args[0])
                     # What failed is the transaction, earlier; the call that ends it says why.
-                    if error.args[0].code() == KafkaError._STATE:
+                    if cause.code() == KafkaError._STATE:
                         raise Abortable("the transaction has failed already") from None
-                    raise self._classified(error) from None
+                    raise self._classified(KafkaException(cause)) from None
         self._guard(lambda: client.poll(0))
 
     def commit(
@@ -249,13 +250,16 @@ class TransactionalProducer:
         return wanted
 
     def _cause(self, error: KafkaError) -> KafkaError:
-        """The error behind `_FATAL`, which some calls put in its place."""
-        if error.code() != KafkaError._FATAL:
-            return error
-        try:
-            self._client.begin_transaction()  # never succeeds after a fatal error, and names it
-        except KafkaException as named:
-            return named.args[0]
+        """The error behind `_FATAL`, which some calls put in its place, and behind `_STATE`, by
+        which records are refused too while a transaction fails for good."""
+        refused = error.code() == KafkaError._STATE and self.open
+        if error.code() == KafkaError._FATAL or refused:
+            try:
+                # Never succeeds after a fatal error, which it names, or in an open transaction.
+                self._client.begin_transaction()
+            except KafkaException as named:
+                if not refused or named.args[0].fatal():
+                    return named.args[0]
         return error
 
 

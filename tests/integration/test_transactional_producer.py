@@ -6,14 +6,16 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from live_services import Broker, wait_until
 
 from consumers.offsets import Offsets
 from consumers.settings import common
 from producers.client import (
+    Abortable,
     Fenced,
     Outgoing,
     ProducerLost,
@@ -165,6 +167,42 @@ def test_a_producer_that_knows_it_is_fenced_never_calls_it_anything_else(desk, c
     second.produce(desk.records(b"mine"), SECONDS)
     second.commit(desk.topic, {0: (1, "")}, desk.group_metadata(), SECONDS)
     assert desk.committed_values()[0] == [b"mine"]
+
+
+class RefusedByState:
+    """A client whose transaction has failed while a record was on its way to it."""
+
+    def __init__(self, client: Producer) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def produce(self, *_: Any, **__: Any) -> None:
+        raise KafkaException(KafkaError(KafkaError._STATE))
+
+
+def test_a_record_refused_while_the_fence_comes_in_is_refused_by_the_fence(desk):
+    first, _second = overtaken(desk)
+    with pytest.raises(Fenced):
+        produce_until_told(first, desk)
+    first._producer = RefusedByState(first._producer)
+
+    with pytest.raises(Fenced):
+        first.produce(desk.records(b"void"), SECONDS)
+
+
+def test_a_record_refused_by_a_transaction_that_failed_asks_for_an_abort(desk):
+    producer = desk.started()
+    producer.begin()
+    producer.produce(desk.records(b"void"), SECONDS)
+    client, producer._producer = producer._producer, RefusedByState(producer._producer)
+
+    with pytest.raises(Abortable):
+        producer.produce(desk.records(b"void"), SECONDS)
+
+    producer._producer = client
+    producer.abort(SECONDS)
 
 
 def test_the_newest_producer_of_an_identity_is_confirmed_and_writes_nothing(desk):

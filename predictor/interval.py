@@ -1,10 +1,10 @@
 """Calibrated prediction interval: a bank of volatilities and two tracked quantiles.
 
-EWMA variances of several memories, and one proportional to the square of each proxy (the
-exogenous one where the feed carries it, and what kernels know about the noise at the present
-state), are weighted by their discounted Student-t likelihood. The two
-signed quantiles of the standardised error are followed by online gradient steps on the
-pinball loss, which holds the long-run coverage whatever the law of the errors is.
+EWMA variances of several memories, and some proportional to the square of a proxy (the exogenous
+one where the feed carries it, what kernels know about the noise at the present state, the season of
+the volatility), are weighted by their discounted Student-t likelihood. The two signed quantiles of
+the standardised error are followed by online gradient steps on the pinball loss, which holds the
+long-run coverage whatever the law of the errors is.
 
 **Source:** Gibbs and Candès (2021), *Adaptive conformal inference under distribution
 shift*; Koenker and Bassett (1978), *Regression quantiles*.
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import jax.scipy.special as special
 import numpy as np
 
+from predictor import volatility_season
 from predictor.config import WARM_UP_TICKS, PredictorConfig
 from predictor.types import KERNELS, Array
 
@@ -32,10 +33,17 @@ BY_SQUARES = np.arange(RATES.size) < SQUARE_RATES.size
 MEAN_ABSOLUTE = np.sqrt(0.5 * np.pi)
 """Standard deviation over mean absolute deviation of a normal law."""
 
-PROXIES = 1 + KERNELS
-"""The exogenous one, and one per kernel."""
+GIVEN = 1 + KERNELS
+"""Proxies from outside: the exogenous one, and one per kernel."""
 
-PROXY_RATE = 0.01
+SEASON_RATES = np.array([0.01, 0.04, 0.15])
+"""EWMA rates of the volatilities that the season multiplies, slowest first."""
+
+PROXY_RATES = np.concatenate([np.full(GIVEN, 0.01), SEASON_RATES])
+"""Least rates per tick at which the ratio of squared errors to squared proxies is followed."""
+
+PROXIES = PROXY_RATES.size
+OF_SEASON = np.arange(PROXIES) >= GIVEN
 
 PROXY_RANGE = 1e4
 """Most that the proxy may move the variance from its slow average, either way."""
@@ -59,7 +67,7 @@ class IntervalState(NamedTuple):
     """`variances` `[rates]` (unit of y squared); per proxy `proxy_ratios`, mean of error² over
     proxy², their `proxy_counts` and the last `proxies`, NaN if none, all `[proxies]`;
     `likelihood` `[rates + proxies]`; `scale` behind the last interval; the quantiles `lower`,
-    `upper` in its units, as offsets from the prior ones."""
+    `upper` in its units, as offsets from the prior ones; the `season` of the sizes of errors."""
 
     variances: Array
     proxy_ratios: Array
@@ -70,6 +78,7 @@ class IntervalState(NamedTuple):
     lower: Array
     upper: Array
     scored: Array
+    season: volatility_season.VolatilitySeason
 
 
 def init() -> IntervalState:
@@ -85,6 +94,7 @@ def init() -> IntervalState:
         lower=zero,
         upper=zero,
         scored=jnp.zeros((), jnp.int64),
+        season=volatility_season.init(),
     )
 
 
@@ -101,7 +111,8 @@ def _is_proxy(proxy: Array) -> Array:
 
 def _variances(state: IntervalState, proxies: Array) -> tuple[Array, Array]:
     """All variances `[rates + proxies]` and which of them exist."""
-    usable = _is_proxy(proxies) & (state.proxy_counts >= WARM_UP_TICKS)
+    known = (state.proxy_counts >= WARM_UP_TICKS) & (~OF_SEASON | (state.season.period > 0))
+    usable = _is_proxy(proxies) & known
     by_proxy = jnp.where(usable, state.proxy_ratios * jnp.square(proxies), 1.0)
     # One absurd proxy must not make the interval absurd.
     slow = state.variances[0]
@@ -142,7 +153,7 @@ def score(config: PredictorConfig, state: IntervalState, error: Array) -> Interv
     given = _is_proxy(state.proxies)
     by_proxy = jnp.minimum(squared / jnp.where(given, jnp.square(state.proxies), 1.0), 1e300)
     counts = state.proxy_counts + given
-    rate = jnp.maximum(PROXY_RATE, 1.0 / jnp.maximum(counts, 1.0))
+    rate = jnp.maximum(PROXY_RATES, 1.0 / jnp.maximum(counts, 1.0))
     ratios = state.proxy_ratios + jnp.where(given, rate, 0.0) * (by_proxy - state.proxy_ratios)
     rates = jnp.maximum(RATES, 1.0 / scored)
     by_squares = state.variances + rates * (squared - state.variances)
@@ -159,10 +170,23 @@ def score(config: PredictorConfig, state: IntervalState, error: Array) -> Interv
     )
 
 
+def pass_by(state: IntervalState, error: Array, position: Array, learn: Array) -> IntervalState:
+    """Let the season of the volatility see the tick at `position`: the error (unit of y) of the
+    last published forecast where there is one to `learn`, else that time went on."""
+    # Without its season, so that the season stays in the sizes once it is known.
+    variance = state.proxy_ratios[GIVEN]
+    known = learn & (variance > 0.0)
+    size = jnp.where(known, jnp.abs(error) / jnp.sqrt(jnp.where(known, variance, 1.0)), 0.0)
+    return state._replace(season=volatility_season.follow(state.season, size, position, known))
+
+
 def bounds(
-    config: PredictorConfig, state: IntervalState, mean: Array, proxies: Array
+    config: PredictorConfig, state: IntervalState, mean: Array, given: Array, position: Array
 ) -> tuple[IntervalState, Array, Array]:
-    """The interval about `mean` for the next value: the state to score it with, lower, upper."""
+    """The interval about `mean` for the next value, which will be at `position`: the state to score
+    it with, lower, upper. `given` `[1 + kernels]` are the proxies from outside."""
+    season = volatility_season.expected(state.season, position)
+    proxies = jnp.concatenate([given, jnp.full(SEASON_RATES.size, season)])
     variances, exists = _variances(state, proxies)
     score_ = jnp.where(exists, state.likelihood, -jnp.inf)
     weights = jnp.exp(score_ - jnp.max(score_))

@@ -221,6 +221,7 @@ def step_lane(
     fused = choose(learn & warm, scored_fusion, state.fusion)
     scored_interval = interval.score(config, state.interval, error)
     intervals = choose(learn, scored_interval, state.interval)
+    intervals = interval.pass_by(intervals, error, state.position + 1, learn)
 
     held = ~answered | verdict.rejected | verdict.frozen
     moved = _advance_window(state, value, verdict)._replace(accepted=accepted)
@@ -271,7 +272,7 @@ def step_lane(
     weights = fusion.weights_in_use(fused.weights, masked, rough.emergency)
     mean = _mixture(weights, kernels)
     proxies = jnp.concatenate([tick.dispersion_proxy[None], deviations])
-    intervals, lower, upper = interval.bounds(config, intervals, mean, proxies)
+    intervals, lower, upper = interval.bounds(config, intervals, mean, proxies, moved.position + 1)
     said = fusion.Forecasts(mean, kernels, raw, value, moved.anchor.unit)
 
     emergency = verdict.rejected | rough.emergency

@@ -17,10 +17,11 @@ CONFIG = PredictorConfig()
 
 
 def interval_lane(state, tick):
-    error, proxy = tick
-    proxies = jnp.full(interval.PROXIES, jnp.nan).at[0].set(proxy)
-    state, lower, upper = interval.bounds(CONFIG, state, jnp.zeros(()), proxies)
-    return interval.score(CONFIG, state, error), (lower, upper)
+    error, proxy, position = tick
+    proxies = jnp.full(interval.GIVEN, jnp.nan).at[0].set(proxy)
+    state, lower, upper = interval.bounds(CONFIG, state, jnp.zeros(()), proxies, position)
+    state = interval.score(CONFIG, state, error)
+    return interval.pass_by(state, error, position, jnp.asarray(True)), (lower, upper)
 
 
 interval_row = jax.vmap(interval_lane)
@@ -30,7 +31,8 @@ def bounds(errors: np.ndarray, proxies: np.ndarray | None = None):
     """Bounds `[T, n]` about a forecast of zero, each made before the error of its row."""
     proxies = np.full(errors.shape, np.nan) if proxies is None else proxies
     states = jax.tree.map(lambda leaf: jnp.stack([leaf] * errors.shape[1]), interval.init())
-    state, (lower, upper) = fold(interval_row, states, (errors, proxies))
+    positions = np.broadcast_to(np.arange(len(errors))[:, None], errors.shape)
+    state, (lower, upper) = fold(interval_row, states, (errors, proxies, positions))
     return state, np.asarray(lower), np.asarray(upper)
 
 
@@ -141,6 +143,24 @@ def test_absurd_proxies_leave_the_interval_finite_and_the_rest_of_it_alone():
     assert np.max((upper - lower)[320:]) < 8.0
 
 
+@pytest.mark.parametrize(("period", "most"), [(7, 1.03), (24, 1.04), (48, 1.05)])
+def test_a_season_of_the_volatility_is_followed(period, most):
+    ticks = np.arange(4000)
+    scale = np.exp(0.5 * np.sin(2.0 * np.pi * ticks / period))[:, None]
+    errors = scale * np.random.default_rng(9).normal(size=(4000, 16))
+
+    _, lower, upper = bounds(errors)
+
+    exact = np.broadcast_to(1.96 * scale, errors.shape)
+    best = winkler(errors[2000:], -exact[2000:], exact[2000:])
+    # Without the season it is 1.19.
+    assert winkler(errors[2000:], lower[2000:], upper[2000:]) < most * best
+    inside = (lower <= errors) & (errors <= upper)
+    assert inside[2000:].mean() == pytest.approx(0.95, abs=0.007)
+    calm = (scale < 1.0)[2000:, 0]
+    assert inside[2000:][calm].mean() == pytest.approx(inside[2000:][~calm].mean(), abs=0.02)
+
+
 def test_jump_after_a_constant_stretch_leaves_finite_bounds():
     errors = np.zeros((300, 1))
     errors[100:] = 1e60 * np.random.default_rng(8).normal(size=(200, 1))
@@ -148,10 +168,8 @@ def test_jump_after_a_constant_stretch_leaves_finite_bounds():
     state, lower, upper = bounds(errors)
 
     assert np.all(np.isfinite(lower) & np.isfinite(upper))
-    assert all(
-        np.all(np.isfinite(leaf) | (name == "proxies"))
-        for name, leaf in zip(state._fields, state, strict=True)
-    )
+    finite = jax.tree.map(lambda leaf: bool(np.all(np.isfinite(leaf))), state)
+    assert all(jax.tree.leaves(finite._replace(proxies=True)))
     inside = (lower <= errors) & (errors <= upper)
     assert inside[150:].mean() > 0.85
 

@@ -108,15 +108,30 @@ def threshold(random: np.random.Generator, rows: int, lanes: int) -> Truth:
     return _constant(values, np.where(values > 0.0, -0.5, 0.8) * values, NORMAL)
 
 
-def clustered_volatility(random: np.random.Generator, rows: int, lanes: int) -> Truth:
-    """Price whose returns are GARCH(1,1): the last value, and an interval that breathes."""
-    returns = np.zeros((rows, lanes))
+def _clustered(random: np.random.Generator, rows: int, lanes: int) -> tuple[Array, Array]:
+    """Noise of GARCH(1,1), and the standard deviation of the next: `[rows, lanes]` each."""
+    noise = np.zeros((rows, lanes))
     variance = np.full((rows + 1, lanes), 1.0)
     for row in range(rows):
-        returns[row] = np.sqrt(variance[row]) * random.normal(size=lanes)
-        variance[row + 1] = 0.05 + 0.1 * returns[row] ** 2 + 0.85 * variance[row]
+        noise[row] = np.sqrt(variance[row]) * random.normal(size=lanes)
+        variance[row + 1] = 0.05 + 0.1 * noise[row] ** 2 + 0.85 * variance[row]
+    return noise, np.sqrt(variance[1:])
+
+
+def clustered_volatility(random: np.random.Generator, rows: int, lanes: int) -> Truth:
+    """Price whose returns are GARCH(1,1): the last value, and an interval that breathes."""
+    returns, deviation = _clustered(random, rows, lanes)
     values = 100.0 + np.cumsum(returns, axis=0)
-    return Truth(values, values, NORMAL * np.sqrt(variance[1:]))
+    return Truth(values, values, NORMAL * deviation)
+
+
+def seasonal_volatility(random: np.random.Generator, rows: int, lanes: int) -> Truth:
+    """Hourly price that is restless at one time of the day, by a factor of three and on top of
+    what clusters: the last value."""
+    noise, deviation = _clustered(random, rows, lanes)
+    hours = np.exp(0.55 * np.cos(2.0 * np.pi * np.arange(rows + 1) / 24))[:, None]
+    values = 100.0 + np.cumsum(hours[:-1] * noise, axis=0)
+    return Truth(values, values, NORMAL * hours[1:] * deviation)
 
 
 def seasonal(random: np.random.Generator, rows: int, lanes: int) -> Truth:
@@ -205,4 +220,5 @@ SCENARIOS = {
     "long-memory": Scenario(long_memory, 1.02, 1.06),
     "chaotic": Scenario(chaotic, 1.05, 1.10),
     "bad-readings": Scenario(bad_readings, 1.05, 1.20, width_limit=1.40, coverage_limit=0.97),
+    "seasonal-volatility": Scenario(seasonal_volatility, 1.005, 1.10),
 }

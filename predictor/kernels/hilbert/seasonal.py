@@ -22,11 +22,9 @@ from predictor import recursive_least_squares as rls
 from predictor.config import WINDOW, PredictorConfig
 from predictor.kernels.bank import Member
 from predictor.kernels.base import KernelTick
+from predictor.periods import LONGEST, PERIODS, SHORTEST
 from predictor.selection import choose
 from predictor.types import Array
-
-SHORTEST, LONGEST = 2, 64
-PERIODS = np.arange(SHORTEST, LONGEST + 1)
 
 SCORE_MEMORY = 0.99
 """Discount of the squared errors by which periods are compared, per tick."""

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from predictor.periods import LONGEST, PERIODS, SHORTEST
+from predictor.periods import LONGEST, PERIODS, SHORTEST, Profile
+from predictor.selection import choose
 from predictor.types import Array
 
 LARGEST_SIZE = 3.0
@@ -72,9 +73,8 @@ LEAST_RATIO = 0.05
 class VolatilitySeason(NamedTuple):
     """The `mean` size of errors and its `local` mean; Fourier sums of what differs from the latter,
     `cosines` and `sines` `[periods]`, and the `noise`, their power without a season; errors
-    `scored`; the active `period`, zero while there is none; the `profile` `[LONGEST]`, mean sizes
-    at its phases over the mean of all, of how many `cycles` it is made, and the position of its
-    `origin`."""
+    `scored`; the active `period`, zero while there is none, and its `profile`, mean sizes over the
+    mean of all."""
 
     mean: Array
     local: Array
@@ -83,9 +83,7 @@ class VolatilitySeason(NamedTuple):
     noise: Array
     scored: Array
     period: Array
-    profile: Array
-    cycles: Array
-    origin: Array
+    profile: Profile
 
 
 def init() -> VolatilitySeason:
@@ -99,9 +97,7 @@ def init() -> VolatilitySeason:
         noise=zero,
         scored=zero,
         period=jnp.zeros((), jnp.int32),
-        profile=jnp.ones(LONGEST),
-        cycles=zero,
-        origin=jnp.zeros((), jnp.int64),
+        profile=Profile(jnp.ones(LONGEST), zero, jnp.zeros((), jnp.int64)),
     )
 
 
@@ -111,11 +107,11 @@ _TURN = np.exp(2j * np.pi / PERIODS)
 _LOCAL_GAIN = (1.0 - LOCAL_RATE) * (1.0 - 1.0 / _TURN) / (1.0 - (1.0 - LOCAL_RATE) / _TURN)
 """What a line keeps when the local mean is taken away."""
 
-_FORWARD = _TURN / _LOCAL_GAIN
-"""Turns a Fourier sum into that of the sizes themselves, one tick on."""
-
 _FREEDOM = np.where(PERIODS == 2, 0.5, 1.0)
 """At the highest frequency a sum is real: its power has one degree of freedom instead of two."""
+
+_FORWARD = 2.0 * _FREEDOM * _TURN / _LOCAL_GAIN
+"""Turns a Fourier sum into what its line adds to the sizes one tick on, times the ticks summed."""
 
 _HARMONICS = (PERIODS[:, None] % PERIODS == 0).astype(float)
 """Which lines lie at harmonics of a period, itself among them: `[periods, lines]`."""
@@ -167,29 +163,23 @@ def follow(state: VolatilitySeason, size: Array, position: Array, learn: Array) 
     )
     period = _active_period(state)
     begins = period != state.period
-    cycles = jnp.where(begins, 0.0, state.cycles)
-    origin = jnp.where(begins, position, state.origin)
-    profile = jnp.where(begins, 1.0, state.profile)
+    profile = choose(begins, Profile(jnp.ones(LONGEST), jnp.zeros(()), position), state.profile)
     lag = jnp.maximum(period, SHORTEST)
-    here = learn & (jnp.arange(LONGEST) == (position - origin) % lag)
-    rate = jnp.where(here, jnp.maximum(PROFILE_RATE, 1.0 / (cycles + 1.0)), 0.0)
-    return state._replace(
-        period=period,
-        profile=profile + rate * (size / jnp.maximum(mean, 1e-9) - profile),
-        cycles=cycles + jnp.where(learn, 1.0 / lag, 0.0),
-        origin=origin,
+    rate = jnp.where(learn, jnp.maximum(PROFILE_RATE, 1.0 / (profile.cycles + 1.0)), 0.0)
+    profile = profile._replace(
+        values=profile.towards(lag, position, size / jnp.maximum(mean, 1e-9), rate),
+        cycles=profile.cycles + jnp.where(learn, 1.0 / lag, 0.0),
     )
+    return state._replace(period=period, profile=profile)
 
 
 def expected(state: VolatilitySeason, position: Array) -> Array:
     """The size of the next error, at `position`, over that of any; 1 while there is no season."""
     lag = jnp.maximum(state.period, SHORTEST)
-    line = lag - SHORTEST
     total = (1.0 - MEMORY**state.scored) / (1.0 - MEMORY)
     sums = state.cosines * _FORWARD.real - state.sines * _FORWARD.imag
-    amplitude = jnp.asarray(2.0 * _FREEDOM)[line] * sums[line] / jnp.maximum(total, 1.0)
-    wave = 1.0 + amplitude / jnp.maximum(state.mean, 1e-9)
-    at_phase = state.profile[(position - state.origin) % lag]
-    share = state.cycles / (state.cycles + PRIOR_CYCLES)
-    ratio = jnp.maximum(wave + share * (at_phase - wave), LEAST_RATIO)
+    wave = 1.0 + sums[lag - SHORTEST] / jnp.maximum(total, 1.0) / jnp.maximum(state.mean, 1e-9)
+    share = state.profile.cycles / (state.profile.cycles + PRIOR_CYCLES)
+    ratio = wave + share * (state.profile.at(lag, position) - wave)
+    ratio = jnp.maximum(ratio, LEAST_RATIO)
     return jnp.where(state.period > 0, ratio, 1.0)

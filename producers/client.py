@@ -147,7 +147,7 @@ class TransactionalProducer:
                     # What failed is the transaction, earlier; the call that ends it says why.
                     if cause.code() == KafkaError._STATE:
                         raise Abortable("the transaction has failed already") from None
-                    raise self._classified(KafkaException(cause)) from None
+                    raise self._reaction(cause) from None
         self._guard(lambda: client.poll(0))
 
     def commit(
@@ -241,9 +241,12 @@ class TransactionalProducer:
                 raise self._classified(error) from None
 
     def _classified(self, error: KafkaException) -> Exception:
+        return self._reaction(self._cause(error.args[0]))
+
+    def _reaction(self, cause: KafkaError) -> Exception:
         # The broker fences a producer for two reasons: another one took its identity, or its
         # own transaction outlived the timeout. Only the first must end this worker.
-        wanted = reaction(self._cause(error.args[0]))
+        wanted = reaction(cause)
         expired = self.open and time.monotonic() - self._began > 0.9 * self._timeout_seconds
         if isinstance(wanted, Fenced) and expired:
             return ProducerLost(str(wanted))

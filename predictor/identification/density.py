@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from predictor.identification.series import Host
-from predictor.kernels.markov.backward_equation import generator_matrix
+from predictor.kernels.markov.backward_equation import generator_matrix, march_back
 
 GRID = 256
 """Points of the density of a forecast."""
@@ -97,11 +97,9 @@ def transition_density(
         )
     spacing = float(positions[1] - positions[0])
     generator = generator_matrix(drift, diffusion, spacing)
-    forward = np.linalg.inv(np.eye(positions.size) - generator * (horizon / steps)).T
     mass = _between_neighbours(positions, start, spacing)
-    for _ in range(steps):
-        mass = forward @ mass
-    return Density(positions, mass / spacing)
+    # The transpose turns the march back from a terminal value into one forward from a law.
+    return Density(positions, march_back(horizon * generator.T, mass, steps)[0] / spacing)
 
 
 def _between_neighbours(positions: Host, start: float, spacing: float) -> Host:

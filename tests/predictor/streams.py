@@ -173,6 +173,11 @@ def lanes_of(result: PredictionResult, lanes: Any) -> PredictionResult:
     return picked
 
 
+def repeated(lane: Any, count: int) -> Any:
+    """A tree without lane axis, `count` times."""
+    return jax.tree.map(lambda leaf: jnp.stack([leaf] * count), lane)
+
+
 def fold(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, inputs: Any) -> tuple[Any, Any]:
     """Fold `step` over the leading axis of `inputs`.
 

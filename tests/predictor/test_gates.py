@@ -20,12 +20,12 @@ from predictor import (
 )
 from predictor import recursive_least_squares as rls
 from predictor.config import Ingestion
-from predictor.kernels.hilbert.seasonal import Profile
 from predictor.kernels.levy.levels import FilterState
 from predictor.kernels.levy.run_length import RunLengthState
 from predictor.kernels.markov.context_tree import TreeState
 from predictor.kernels.markov.galerkin import GalerkinState
 from predictor.kernels.markov.switching import SwitchingState
+from predictor.periods import Profile
 from predictor.types import Events
 from tests.predictor import streams
 from tests.predictor.streams import (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from predictor import PredictorConfig, interval
-from tests.predictor.streams import fold
+from tests.predictor.streams import fold, repeated
 
 CONFIG = PredictorConfig()
 
@@ -30,7 +30,7 @@ interval_row = jax.vmap(interval_lane)
 def bounds(errors: np.ndarray, proxies: np.ndarray | None = None):
     """Bounds `[T, n]` about a forecast of zero, each made before the error of its row."""
     proxies = np.full(errors.shape, np.nan) if proxies is None else proxies
-    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * errors.shape[1]), interval.init())
+    states = repeated(interval.init(), errors.shape[1])
     positions = np.broadcast_to(np.arange(len(errors))[:, None], errors.shape)
     state, (lower, upper) = fold(interval_row, states, (errors, proxies, positions))
     return state, np.asarray(lower), np.asarray(upper)

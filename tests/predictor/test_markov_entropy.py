@@ -26,6 +26,7 @@ from tests.predictor.markov_processes import (
     ornstein_uhlenbeck,
     reference,
 )
+from tests.predictor.streams import repeated
 
 LINE = 0.5 * np.log(12.0)
 """Shape entropy of equally spaced values."""
@@ -339,7 +340,7 @@ def test_lane_does_not_depend_on_its_place_or_its_neighbours():
         calm = {"learn": yes, "embeddable": yes, "volatility": 1.0, "regime": no}
         return galerkin.follow(RULES, state, coefficients, position, **calm)
 
-    states: Any = jax.tree.map(lambda leaf: jnp.stack([leaf] * 8), galerkin.init(RULES))
+    states = repeated(galerkin.init(RULES), 8)
     coefficients = np.stack([OPEN, CLOSED, BISTABLE, OPEN, CLOSED, BISTABLE, OPEN, CLOSED])
     positions = np.linspace(-2.0, 2.0, 8)
     order = np.array([3, 1, 7, 0, 2, 6, 5, 4])

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
 from predictor import FunctionalPredictor, PredictorConfig, fusion, monitors
 from predictor.config import Fusion, Monitoring
-from tests.predictor.streams import TILE, fold, logistic_map, rows_where, run
+from tests.predictor.streams import TILE, fold, logistic_map, repeated, rows_where, run
 
 CONFIG = PredictorConfig()
 
@@ -24,9 +23,7 @@ def score(state, error):
 
 def observe(errors: np.ndarray):
     """Monitors over errors `[T, n]`: the states after, and readings `[T, n]`."""
-    lane = monitors.init(CONFIG)
-    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * errors.shape[1]), lane)
-    return fold(score, states, errors)
+    return fold(score, repeated(monitors.init(CONFIG), errors.shape[1]), errors)
 
 
 @pytest.mark.parametrize("law", [stats.norm, stats.t(5)], ids=["normal", "t5"])

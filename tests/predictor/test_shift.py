@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from predictor import PredictorConfig, shift
-from tests.predictor.streams import autoregression, fold, rows_where
+from tests.predictor.streams import autoregression, fold, repeated, rows_where
 
 CONFIG = PredictorConfig()
 WINDOW = 128
@@ -27,9 +27,7 @@ detect_row = jax.vmap(detect_lane)
 
 def detect(values: np.ndarray) -> tuple[shift.ShiftState, np.ndarray]:
     """The states after, and flags `[T, n]`."""
-    lanes = values.shape[1]
-    lane = (shift.init(CONFIG), jnp.zeros(WINDOW))
-    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * lanes), lane)
+    states = repeated((shift.init(CONFIG), jnp.zeros(WINDOW)), values.shape[1])
     (states, _), flags = fold(detect_row, states, values)
     return states, np.asarray(flags)
 

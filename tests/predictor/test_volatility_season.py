@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from predictor import volatility_season
-from tests.predictor.streams import fold
+from tests.predictor.streams import fold, repeated
 
 LANES = 32
 
@@ -26,8 +25,7 @@ def followed(sizes: np.ndarray, learn: np.ndarray | None = None):
     """The period after each row of `sizes` `[T, n]`, and what is expected of the next."""
     learn = np.ones(sizes.shape, bool) if learn is None else learn
     positions = np.broadcast_to(np.arange(len(sizes))[:, None], sizes.shape)
-    start = volatility_season.init()
-    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * sizes.shape[1]), start)
+    states = repeated(volatility_season.init(), sizes.shape[1])
     _, (periods, expected) = fold(season_row, states, (sizes, positions, learn))
     return np.asarray(periods), np.asarray(expected)
 

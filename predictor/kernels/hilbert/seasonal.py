@@ -22,7 +22,7 @@ from predictor import recursive_least_squares as rls
 from predictor.config import WINDOW, PredictorConfig
 from predictor.kernels.bank import Member
 from predictor.kernels.base import KernelTick
-from predictor.periods import LONGEST, PERIODS, SHORTEST
+from predictor.periods import LONGEST, PERIODS, SHORTEST, Profile
 from predictor.selection import choose
 from predictor.types import Array
 
@@ -60,24 +60,10 @@ CYCLES = 8
 Form = Literal["difference", "level"]
 
 
-class Profile(NamedTuple):
-    """The mean of many cycles at each phase: `values` `[LONGEST]` in levels, of which the first
-    `period` count; of how many `cycles` it is made; the position of its `origin`, where its first
-    phase was."""
-
-    values: Array
-    cycles: Array
-    origin: Array
-
-    def phase(self, lag: Array, position: Array) -> Array:
-        """The phase of a position, `lag` ticks being the period."""
-        return (position - self.origin) % lag
-
-
 class SeasonalState(NamedTuple):
     """`period`, zero while none is active; `scores` `[periods]`, discounted squared errors, and
     those of `persistence`; ticks `scored`; the regression with the features behind its last
-    forecast; the profile of the active period."""
+    forecast; the profile of the active period, in levels."""
 
     period: Array
     scores: Array
@@ -196,12 +182,10 @@ def _followed(form: Form, profile: Profile, tick: KernelTick, lag: Array, begins
     cycles = profile.cycles + 1.0 / lag
     rate = jnp.maximum(PROFILE_RATE, 1.0 / (cycles + 1.0))
     newest = _newest(form, tick.levels, lag)
-    phases = jnp.arange(LONGEST)
-    here = tick.learn & (phases == profile.phase(lag, tick.position))
-    values = profile.values + jnp.where(here, rate, 0.0) * (newest - profile.values)
+    values = profile.towards(lag, tick.position, newest, jnp.where(tick.learn, rate, 0.0))
     first = tick.position - profile.origin < lag
     following = _following_in_sight(form, tick.levels, lag, seen)
-    made = first & (phases == profile.phase(lag, tick.position + 1))
+    made = first & (jnp.arange(LONGEST) == profile.phase(lag, tick.position + 1))
     return profile._replace(
         values=jnp.where(made, following, values),
         cycles=jnp.where(tick.learn, cycles, profile.cycles),
@@ -210,7 +194,7 @@ def _followed(form: Form, profile: Profile, tick: KernelTick, lag: Array, begins
 
 def _expected(form: Form, profile: Profile, tick: KernelTick, lag: Array) -> Array:
     """The next increment by the profile, in typical increments."""
-    following = profile.values[profile.phase(lag, tick.position + 1)]
+    following = profile.at(lag, tick.position + 1)
     now = _newest(form, tick.levels, lag) if form == "level" else 0.0
     return tick.ratio * (following - now)
 
@@ -218,7 +202,7 @@ def _expected(form: Form, profile: Profile, tick: KernelTick, lag: Array) -> Arr
 def _surprise(form: Form, profile: Profile, tick: KernelTick, lag: Array) -> Array:
     """By how much the present differs from what the profile said of its phase before this tick, in
     typical increments: noise that is correlated goes on from there."""
-    expected = tick.change.stretch * profile.values[profile.phase(lag, tick.position)]
+    expected = tick.change.stretch * profile.at(lag, tick.position)
     return tick.ratio * (_newest(form, tick.levels, lag) - expected)
 
 
